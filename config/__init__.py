@@ -1,0 +1,1 @@
+"""What the service is told: every setting once, with its sentence."""

@@ -1,0 +1,163 @@
+"""Every setting, its type, its default in each environment, and its sentence."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from dotenv import dotenv_values
+
+from config.development import kept_secret_key, kept_signing_keys
+from config.refusal import ConfigurationError
+from config.values import parse
+
+ROOT = Path(__file__).resolve().parent.parent
+INSTANCE = ROOT / "instance"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+SECRET_SETTINGS = frozenset({"SECRET_KEY", "SIGNING_KEYS", "ADMIN_PASSWORD", "DATABASE_URL", "MAIL_URL"})
+
+
+class Settings:
+    """What every environment shares; a subclass states only what differs.
+
+    Each name is an environment variable; `NAME_FILE` may instead name a file that holds the value.
+    """
+
+    APP_ENV: Annotated[str, "development, testing or production."] = "development"
+    PORT: Annotated[int, "Port the server listens on."] = 8000
+    WEB_CONCURRENCY: Annotated[int, "Number of worker processes."] = 2
+    THREADS: Annotated[int, "Threads in each worker; also the size of its database pool."] = 8
+    DATABASE_URL: Annotated[str, "Where the data is: sqlite:////absolute/path or postgresql://user@host/name."] = ""
+    SECRET_KEY: Annotated[str, "At least 32 random characters; signs list cursors."] = ""
+    SIGNING_KEYS: Annotated[
+        str, "Folder of private EC P-256 keys (*.pem, the last by name signs), or the PEM itself."
+    ] = ""
+    PUBLIC_URL: Annotated[str, "The address clients use; every link is made from it."] = ""
+    ALLOWED_HOSTS: Annotated[
+        tuple[str, ...], "Host names answered, comma-separated; empty means the host of PUBLIC_URL and loopback."
+    ] = ()
+    TRUSTED_PROXIES: Annotated[int, "Number of proxies in front whose X-Forwarded-For and -Proto are believed."] = 0
+    CORS_ORIGINS: Annotated[tuple[str, ...], "Origins of browser clients, comma-separated, spelled out."] = ()
+    REGISTRATION: Annotated[str, "Who may create an account without permission: open (anybody) or closed (nobody)."] = (
+        ""
+    )
+    PASSWORD_MIN_LENGTH: Annotated[int, "Fewest characters of a new password, 8 to 128."] = 8
+    REQUIRE_IF_MATCH: Annotated[bool, "Refuse a change without If-Match (428), so that no update can be lost."] = False
+    MAIL_URL: Annotated[str, "How mail leaves: smtp://host:port, file:///folder or console:."] = "console:"
+    LOG_LEVEL: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
+    LOG_TARGET: Annotated[str, "stdout, syslog, or file:///path (reopened when it is rotated)."] = "stdout"
+    ADMIN_EMAIL: Annotated[str, "Address of the first admin, made when there is none."] = "admin@example.com"
+    ADMIN_PASSWORD: Annotated[str, "Password of the first admin; generated and shown once when empty."] = ""
+
+    TESTING = False
+    sources: dict[str, str]
+
+    def complete(self) -> None:
+        """Fill in what follows from other settings."""
+        if not self.ALLOWED_HOSTS:
+            host = self.PUBLIC_URL.split("://")[-1].split("/")[0].split(":")[0]
+            self.ALLOWED_HOSTS = (*((host,) if host else ()), "localhost", "127.0.0.1", "[::1]")
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+class Development(Settings):
+    """One machine, one person: nothing need be set; what is made up is kept in `instance/`."""
+
+    REGISTRATION = "open"
+
+    def complete(self) -> None:
+        self.PUBLIC_URL = self.PUBLIC_URL or f"http://localhost:{self.PORT}"
+        if not (self.DATABASE_URL and self.SECRET_KEY and self.SIGNING_KEYS):
+            INSTANCE.mkdir(mode=0o700, exist_ok=True)
+            self.DATABASE_URL = self.DATABASE_URL or f"sqlite:///{INSTANCE / 'rollcall.db'}"
+            self.SECRET_KEY = self.SECRET_KEY or kept_secret_key(INSTANCE)
+            self.SIGNING_KEYS = self.SIGNING_KEYS or kept_signing_keys(INSTANCE)
+        super().complete()
+
+
+class Testing(Development):
+    """The test suite: as development, but errors reach the test instead of an answer."""
+
+    APP_ENV = "testing"
+    TESTING = True
+    LOG_LEVEL = "WARNING"
+
+
+class Production(Settings):
+    """For real: nothing that matters has a default."""
+
+    APP_ENV = "production"
+    ADMIN_EMAIL = ""
+
+
+ENVIRONMENTS: dict[str, type[Settings]] = {"development": Development, "testing": Testing, "production": Production}
+DECLARED = {
+    name: hint for name, hint in get_type_hints(Settings, include_extras=True).items() if hasattr(hint, "__metadata__")
+}
+
+
+def load(environ: Mapping[str, str], dotenv: Path = ROOT / ".env") -> Settings:
+    """Read the settings from environment variables; raise ConfigurationError on a bad one."""
+    environment = environ.get("APP_ENV", "development").strip()
+    if environment not in ENVIRONMENTS:
+        near = difflib.get_close_matches(environment, ENVIRONMENTS, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"use one of {', '.join(ENVIRONMENTS)}."
+        raise ConfigurationError([f"APP_ENV is {environment!r}: {meant}"])
+    if dotenv.exists():
+        if environment == "production":
+            raise ConfigurationError(
+                [f"{dotenv.name} is for development: move its values to the environment and delete it."]
+            )
+        environ = {**{k: v for k, v in dotenv_values(dotenv).items() if v is not None}, **environ}
+
+    settings = ENVIRONMENTS[environment]()
+    settings.sources = {}
+    refusals = []
+    for name, hint in DECLARED.items():
+        try:
+            raw, settings.sources[name] = _raw_value(environ, name)
+            if raw is not None:
+                setattr(settings, name, parse(raw, hint.__origin__))
+        except ValueError as error:
+            refusals.append(f"{name} {error}")
+    if refusals:
+        raise ConfigurationError(refusals)
+    settings.complete()
+    return settings
+
+
+def _raw_value(environ: Mapping[str, str], name: str) -> tuple[str | None, str]:
+    """Return a setting's text and where it came from."""
+    if name in environ and f"{name}_FILE" in environ:
+        raise ValueError(f"is set twice: unset it or {name}_FILE.")
+    if name in environ:
+        return environ[name].strip(), "environment"
+    if path := environ.get(f"{name}_FILE"):
+        try:
+            return Path(path).read_text("utf-8").strip(), path
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"cannot be read from the file that {name}_FILE names: {error.__class__.__name__}."
+            ) from None
+    return None, "default"
+
+
+def misspelled(environ: Mapping[str, str]) -> list[str]:
+    """Return warnings for variables that look like a setting but are none."""
+    known = {*DECLARED, *(f"{name}_FILE" for name in DECLARED)}
+    nearest = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.88) for name in sorted(set(environ) - known)}
+    return [f"{name} is not a setting: did you mean {near[0]}?" for name, near in nearest.items() if near]
+
+
+def table(settings: Settings) -> list[tuple[str, str, str, str]]:
+    """List every setting as (name, value with secrets hidden, source, meaning)."""
+    rows = []
+    for name, hint in DECLARED.items():
+        value = settings[name]
+        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        hidden = "(hidden)" if shown and name in SECRET_SETTINGS else shown
+        rows.append((name, hidden, settings.sources[name], hint.__metadata__[0]))
+    return rows

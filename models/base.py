@@ -1,0 +1,189 @@
+"""The declarative base, the time type, and the two ways to the database: `fetch_…` and `unit_of_work`."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Engine,
+    Executable,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    event,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, registry
+from sqlalchemy.types import TypeDecorator
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER key.
+
+
+def ByteOrdered(length: int) -> String:  # noqa: N802 (it reads as a type)
+    """Text that sorts by code point on every database, whatever its locale."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware time, kept in UTC; SQLite keeps it without a zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A time without a zone cannot be kept.")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None else None
+
+
+class JsonObject(TypeDecorator[dict[str, Any]]):
+    """A JSON object, kept as text with its numbers and order; two are equal when their JSON is."""
+
+    impl = JSON
+    cache_ok = True
+
+    def compare_values(self, x: Any, y: Any) -> bool:
+        return orjson.dumps(x) == orjson.dumps(y)  # In Python, 1 and true would be equal.
+
+
+class Base(DeclarativeBase):
+    """Every table's base."""
+
+    registry = registry(metadata=MetaData(naming_convention=NAMING))
+
+
+db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
+
+# Type checkers do not see that db.Model is Base.
+if TYPE_CHECKING:
+    Model = Base
+else:
+    Model = db.Model
+
+
+def now() -> datetime:
+    """Return the current time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
+    """Return the engine's settings for a database URL: a pool as large as the threads that use it, bounded waits."""
+    options: dict[str, Any] = {
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_timeout": 1,
+        "json_serializer": lambda value: orjson.dumps(value).decode(),
+        "json_deserializer": orjson.loads,
+    }
+    if url.startswith("sqlite"):
+        return options | {"connect_args": {"timeout": 5}}
+    bounds = "statement_timeout=1500 lock_timeout=1000 idle_in_transaction_session_timeout=5000 timezone=utc"
+    return options | {
+        "pool_pre_ping": True,
+        "skip_autocommit_rollback": True,
+        "connect_args": {
+            "connect_timeout": 2,
+            "tcp_user_timeout": 3000,
+            "options": " ".join(f"-c {bound}" for bound in bounds.split()),
+        },
+    }
+
+
+def driver_url(url: str) -> str:
+    """Name the driver, and let only a migration make a new SQLite file: a lost file must not become an empty one."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite":
+        return f"sqlite:///file:{rest.removeprefix('/')}?mode=rw&uri=true"
+    return f"postgresql+psycopg://{rest}"
+
+
+def init_database(app: Flask) -> None:
+    """Bind the database to an application whose configuration holds its URL and options."""
+    db.init_app(app)
+    with app.app_context():
+        engine = db.engine
+        app.extensions["reader"] = engine.execution_options(isolation_level="AUTOCOMMIT")
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+    # A connection shared by two processes would mix their answers.
+    os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # The driver's own BEGIN is deferred, and loses updates.
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # NORMAL may lose the last commits in a power cut.
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Any) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def reader() -> Engine:
+    """Return the engine whose statements each stand alone, without a transaction."""
+    engine: Engine = current_app.extensions["reader"]
+    return engine
+
+
+def fetch_all(statement: Executable) -> Sequence[Row[Any]]:
+    """Return all rows: inside the running unit of work if it has begun, else at once and without a transaction."""
+    session = db.session()
+    if session.in_transaction():
+        return session.execute(statement).all()
+    with reader().connect() as connection:
+        return connection.execute(statement).all()
+
+
+def fetch_one(statement: Executable) -> Row[Any] | None:
+    """Return the only row, or None."""
+    rows = fetch_all(statement)
+    return rows[0] if rows else None
+
+
+@contextmanager
+def unit_of_work() -> Iterator[None]:
+    """Commit what was done inside, once, or nothing at all; an error that `keeps_changes` commits and goes on up."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "keeps_changes", False):
+            db.session.commit()
+        else:
+            db.session.rollback()
+        raise
+    db.session.commit()
+
+
+def serialise(purpose: str) -> None:
+    """Let only one unit of work at a time go past here for this purpose; SQLite's writers already queue."""
+    if db.engine.dialect.name == "postgresql":
+        db.session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:purpose))"), {"purpose": purpose})

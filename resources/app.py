@@ -1,0 +1,91 @@
+"""The application: one line a part."""
+
+import logging.config
+from typing import Any
+
+import orjson
+from flask import Flask
+from flask.json.provider import JSONProvider
+from flask_migrate import Migrate
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from config.logging import logging_dictionary
+from config.refusal import ConfigurationError
+from config.settings import DECLARED, VERSION, Settings, table
+from config.start import refuse_to_start, settings_or_exit
+from models import migrations
+from models.base import db, driver_url, engine_options, init_database
+from resources.docs import docs
+from resources.health import health
+from resources.http.converters import IdConverter
+from resources.http.cors import init_cors
+from resources.http.envelope import init_envelope
+from resources.http.problems import init_problems
+from resources.root import root
+from resources.routes import version_1
+from service.cli.commands import init_cli
+from service.tokens import KeyRing
+
+MAX_BODY = 1_048_576  # Bytes; the longest post fits, even with every character of it escaped.
+
+
+class OrjsonProvider(JSONProvider):
+    """JSON by orjson, for the few views that return plain dicts."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        return orjson.loads(s)
+
+
+class Rollcall(Flask):
+    """A Flask application whose JSON is orjson's."""
+
+    json_provider_class = OrjsonProvider
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the application; without settings, with those of the environment, or not at all (exit status 2)."""
+    settings = settings or settings_or_exit()
+    logging.config.dictConfig(logging_dictionary(settings.LOG_LEVEL, settings.LOG_TARGET))
+    app = Rollcall("rollcall", static_folder=None)
+    app.config.from_mapping(_configuration(settings))
+    if settings.TRUSTED_PROXIES:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.TRUSTED_PROXIES, x_proto=settings.TRUSTED_PROXIES)
+    app.url_map.converters["int"] = IdConverter
+    app.url_map.merge_slashes = False
+    app.extensions["key_ring"] = _key_ring(settings)
+    init_database(app)
+    Migrate(app, db, directory=str(migrations.FOLDER))
+    init_envelope(app)
+    init_cors(app)
+    init_problems(app)
+    init_cli(app)
+    app.register_blueprint(version_1())
+    app.register_blueprint(health)
+    app.register_blueprint(root)
+    app.register_blueprint(docs)
+    return app
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    """Return Flask's configuration: our settings by their own names, and what its extensions call theirs."""
+    return {
+        **{name: settings[name] for name in DECLARED},
+        "TESTING": settings.TESTING,
+        "VERSION": VERSION,
+        "SETTINGS_TABLE": table(settings),
+        "MAX_CONTENT_LENGTH": MAX_BODY,
+        "TRUSTED_HOSTS": list(settings.ALLOWED_HOSTS),
+        "SQLALCHEMY_DATABASE_URI": driver_url(settings.DATABASE_URL),
+        "SQLALCHEMY_ENGINE_OPTIONS": engine_options(settings.DATABASE_URL, pool_size=settings.THREADS),
+    }
+
+
+def _key_ring(settings: Settings) -> KeyRing:
+    try:
+        return KeyRing.load(settings.SIGNING_KEYS)
+    except (ValueError, OSError) as error:
+        remedy = "use private EC P-256 keys in PEM."
+        refuse_to_start(ConfigurationError([f"SIGNING_KEYS cannot be used ({error}): {remedy}"]))

@@ -1,0 +1,1 @@
+"""The plumbing that every resource shares; it knows no noun."""

@@ -1,0 +1,58 @@
+"""Api and Resource: Flask-RESTful's, with one kind of error, one unit of work a call, and no verb without a policy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flask_restful
+import orjson
+from flask import Response, request
+from flask.typing import ResponseReturnValue
+
+from models.base import unit_of_work
+from resources.http.problems import NotAcceptable
+
+VERBS = ("get", "post", "put", "patch", "delete")
+SAFE = frozenset({"GET", "HEAD"})
+ANY_ANSWER = frozenset({"", "*/*", "application/json", "application/json, text/plain, */*"})
+
+
+class Api(flask_restful.Api):
+    """An Api whose errors all go to the application's own handlers, in tests as in production."""
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(app)
+        self.representations["application/json"] = _output_json
+
+    def error_router(self, original_handler: Callable[..., Any], e: Exception) -> Any:
+        return original_handler(e)
+
+
+def _output_json(data: Any, code: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(data) if data is not None else b"", code, headers, content_type="application/json")
+
+
+class Resource(flask_restful.Resource):
+    """A Resource each of whose verbs says who may call it, by `requires` or `public`, or does not load."""
+
+    init_every_request = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for verb in VERBS:
+            method = getattr(cls, verb, None)
+            if method is not None and "access" not in getattr(method, "operation", {}):
+                raise TypeError(f"{cls.__name__}.{verb} declares neither requires(...) nor public.")
+
+    def dispatch_request(self, *args: Any, **kwargs: Any) -> ResponseReturnValue:
+        """Run the verb; one that may change something runs in one unit of work."""
+        if request.headers.get("Accept", "") not in ANY_ANSWER and not request.accept_mimetypes["application/json"]:
+            raise NotAcceptable
+        if request.method in SAFE:
+            return self.get(*args, **kwargs)
+        with unit_of_work():
+            return getattr(self, request.method.lower())(*args, **kwargs)
+
+
+def note(function: Callable[..., Any], **facts: Any) -> None:
+    """Leave facts on a verb, from which its documentation is made."""
+    function.operation = {**getattr(function, "operation", {}), **facts}  # type: ignore[attr-defined]

@@ -1,0 +1,78 @@
+"""Who asks: every verb is `requires(...)` or `public`."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from flask import g, request
+
+from resources.http.api import note
+from resources.http.problems import InvalidParameter
+from service import sessions
+from service.errors import AuthenticationRequired, Fault, Forbidden
+from service.identity import ANONYMOUS, Identity
+from service.permissions import Permission
+
+Verb = Callable[..., Any]
+
+
+def requires(
+    permission: Permission | None = None, *, or_own: bool = False, or_anonymous: bool = False
+) -> Callable[[Verb], Verb]:
+    """Let only those call who are signed in and hold the permission, if one is named.
+
+    `or_own` lets in everybody who is signed in, because the operation itself lets them at what is theirs and at
+    nothing else; `or_anonymous` also those who send no credential.
+    """
+
+    def decorate(function: Verb) -> Verb:
+        open_to_all = permission is None or or_own or or_anonymous
+
+        @wraps(function)
+        def verb(*args: Any, **kwargs: Any) -> Any:
+            identity = _identify(or_anonymous)
+            if not open_to_all and permission not in identity.permissions:
+                raise Forbidden
+            g.identity = identity
+            _refuse_stray_parameters(function)
+            return function(*args, **kwargs)
+
+        note(verb, access="anonymous" if or_anonymous else "bearer", permission=permission, or_own=or_own)
+        return verb
+
+    return decorate
+
+
+def public(function: Verb) -> Verb:
+    """Let everybody call; a credential is not looked at."""
+
+    @wraps(function)
+    def verb(*args: Any, **kwargs: Any) -> Any:
+        _refuse_stray_parameters(function)
+        return function(*args, **kwargs)
+
+    note(verb, access="public")
+    return verb
+
+
+def current_identity() -> Identity:
+    """Return who asks."""
+    identity: Identity = g.identity
+    return identity
+
+
+def _identify(or_anonymous: bool) -> Identity:
+    credential = request.headers.get("Authorization")
+    if credential is None and or_anonymous:
+        return ANONYMOUS
+    scheme, _, token = (credential or "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise AuthenticationRequired
+    return sessions.identify(token.strip())
+
+
+def _refuse_stray_parameters(function: Verb) -> None:
+    """Refuse a query string where the verb has no parser that would."""
+    if request.query_string and "query" not in getattr(function, "operation", {}):
+        names = [*request.args] or [request.query_string.decode("latin-1")]
+        raise InvalidParameter(faults=[Fault(f"/query/{name}", "unknown", "Not a parameter here.") for name in names])

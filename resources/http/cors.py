@@ -1,0 +1,25 @@
+"""Which browser origins may call: those that are spelled out in CORS_ORIGINS, and no others."""
+
+from datetime import timedelta
+
+from flask import Flask
+from flask_cors import CORS
+
+ASKED = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"]
+EXPOSED = ["ETag", "Link", "Location", "Retry-After", "WWW-Authenticate", "X-Request-ID"]
+
+
+def init_cors(app: Flask) -> None:
+    """Answer the listed origins; without any, no browser page may read an answer."""
+    origins = list(app.config["CORS_ORIGINS"])
+    if origins:
+        CORS(
+            app,
+            origins=origins,
+            methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=ASKED,
+            expose_headers=EXPOSED,
+            max_age=timedelta(hours=1),
+            send_wildcard=False,
+            always_send=False,
+        )

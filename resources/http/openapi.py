@@ -1,0 +1,258 @@
+"""The OpenAPI 3.1 document, generated from the declarations that run: parsers, schemas, field maps and policies."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import marshmallow
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from flask import Flask
+from flask_restful import fields
+from werkzeug.routing import Rule
+
+from resources.http.api import VERBS
+from resources.http.arguments import RequestParser
+from resources.http.problems import catalogue, page_path, status_of
+from resources.http.shapes import FieldMap, Restricted
+
+MAX_ID = 2**63 - 1
+OUTPUT = {fields.Integer: {"type": "integer"}, fields.String: {"type": "string"}, fields.Boolean: {"type": "boolean"}}
+HEADERS = {
+    "X-Request-ID": "The request's id, for your logs and ours.",
+    "ETag": "The item's version, for If-Match and If-None-Match.",
+    "Location": "Where the new item is.",
+    "Link": "The neighbouring pages (RFC 8288): first, prev, next, last.",
+    "Retry-After": "Seconds to wait before trying again.",
+    "WWW-Authenticate": "How to say who you are (RFC 6750).",
+}
+INTRODUCTION = """Accounts and sign-in behind a versioned REST API.
+
+Sign in with `POST /api/v1/auth/login`, send the access token as `Authorization: Bearer …`, and read every refusal by
+its stable `code` (RFC 9457). Lists go on with `next_cursor`; items carry an `ETag` for `If-None-Match` and `If-Match`.
+"""
+
+
+def document(app: Flask, *, blueprint: str, version: str) -> dict[str, Any]:
+    """Return the document of one version of the API."""
+    plugin = MarshmallowPlugin(schema_name_resolver=lambda schema: type(schema).__name__)
+    spec = APISpec(
+        title="Rollcall",
+        version=version,
+        openapi_version="3.1.0",
+        plugins=[plugin],
+        info={"description": INTRODUCTION, "license": {"name": "MIT", "identifier": "MIT"}},
+        servers=[{"url": app.config["PUBLIC_URL"]}],
+        security=[{"bearer": []}],
+    )
+    plugin.converter.add_attribute_function(lambda _, field, **__: _input_schema(spec, field))
+    spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
+    spec.components.schema("Problem", _problem_schema())
+    for status in sorted({status_of(kind) for kind in catalogue()}):
+        spec.components.response(f"Problem{status}", _problem_answer(status))
+    for name, description in HEADERS.items():
+        kind = "integer" if name == "Retry-After" else "string"
+        spec.components.header(name, {"description": description, "schema": {"type": kind}})
+
+    tags = {}
+    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
+        resource = getattr(app.view_functions[rule.endpoint], "view_class", None)
+        if resource is None or not rule.endpoint.startswith(f"{blueprint}."):
+            continue
+        noun = resource.__module__.rpartition(".")[2]
+        tags[noun] = inspect.getdoc(inspect.getmodule(resource)) or ""
+        operations = {verb: _operation(spec, resource, verb, noun) for verb in VERBS if hasattr(resource, verb)}
+        parameters = [_path_parameter(name) for name in sorted(rule.arguments)]
+        spec.path(path=_template(rule), operations=operations, parameters=parameters)
+    for noun, description in tags.items():
+        spec.tag({"name": noun, "description": description})
+    return spec.to_dict()
+
+
+def _operation(spec: APISpec, resource: Any, verb: str, noun: str) -> dict[str, Any]:
+    method = getattr(resource, verb)
+    facts = method.operation
+    operation: dict[str, Any] = {
+        "operationId": _snake(f"{verb}{resource.__name__}"),
+        "tags": [noun],
+        "summary": (inspect.getdoc(method) or "").splitlines()[0].rstrip("."),
+        "description": _who(facts),
+        "parameters": [*_parameters(facts)],
+        "responses": _responses(spec, verb, facts),
+    }
+    if facts["access"] != "bearer":
+        operation["security"] = [] if facts["access"] == "public" else [{"bearer": []}, {}]
+    if schema := facts.get("body"):
+        media = {"schema": _body_schema(spec, schema)}
+        types = ["application/json", *(["application/merge-patch+json"] if verb == "patch" else [])]
+        operation["requestBody"] = {"required": True, "content": dict.fromkeys(types, media)}
+    return operation
+
+
+def _who(facts: Mapping[str, Any]) -> str:
+    if facts["access"] == "public":
+        return "Open to all."
+    permission = facts["permission"]
+    if permission is None:
+        return "Needs a sign-in."
+    if facts["access"] == "anonymous":
+        return f"Open to all within bounds; more with the permission `{permission}`."
+    own = ", or what is your own" if facts["or_own"] else ""
+    return f"Needs the permission `{permission}`{own}."
+
+
+def _parameters(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for place, key in (("query", "query"), ("header", "headers")):
+        parser: RequestParser | None = facts.get(key)
+        for argument in parser.args if parser else ():
+            schema = dict(argument.type.schema)
+            if argument.default is not None:
+                schema["default"] = argument.default
+            yield {"name": argument.name, "in": place, "description": argument.help, "schema": schema}
+    if _has_etag(facts) and facts["status"] == 200 and "headers" not in facts:
+        schema = {"type": "string"}
+        text = "Answer 304 if this is still the item's ETag."
+        yield {"name": "If-None-Match", "in": "header", "description": text, "schema": schema}
+
+
+def _has_etag(facts: Mapping[str, Any]) -> bool:
+    return "version" in facts.get("fields", {}) and not facts.get("envelope")
+
+
+def _responses(spec: APISpec, verb: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    headers = ["X-Request-ID"]
+    headers += ["ETag"] if _has_etag(facts) else []
+    headers += ["Location"] if facts.get("location") else []
+    headers += ["Link"] if facts.get("envelope") else []
+    answer: dict[str, Any] = {"description": "Done.", "headers": _headers(*headers)}
+    if field_map := facts.get("fields"):
+        answer["content"] = {"application/json": {"schema": _answer_schema(spec, field_map, facts)}}
+    responses: dict[str, Any] = {str(facts["status"]): answer}
+    if verb == "get" and _has_etag(facts):
+        responses["304"] = {"description": "You have it already.", "headers": _headers("X-Request-ID", "ETag")}
+    for status in _refusals(verb, facts):
+        responses[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
+    return responses
+
+
+def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:
+    found = {400, 406, 500, 503}
+    if facts["access"] != "public" or facts.get("body"):
+        found.add(401)
+    if facts["access"] != "public":
+        found |= {403, 404} if facts["or_own"] or facts["permission"] is None else {403}
+    if facts.get("body"):
+        found |= {403, 413, 415, 422}
+    if verb != "get" and facts["access"] != "public":
+        found.add(409)
+    if "headers" in facts:
+        found |= {412, 428}
+    return sorted(found)
+
+
+def _problem_answer(status: int) -> dict[str, Any]:
+    kinds = [kind for kind in catalogue() if status_of(kind) == status]
+    extra = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
+    return {
+        "description": " ".join(f"`{kind.code}`: {kind.title}." for kind in kinds),
+        "headers": _headers("X-Request-ID", *extra),
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _answer_schema(spec: APISpec, field_map: FieldMap, facts: Mapping[str, Any]) -> dict[str, Any]:
+    partial = any(argument.name == "fields" for argument in getattr(facts.get("query"), "args", ()))
+    item = _component(spec, field_map, partial=partial)
+    if not (envelope := facts.get("envelope")):
+        return item
+    members = {
+        envelope: {"type": "array", "items": item},
+        "next_cursor": {"type": ["string", "null"], "description": "Where the next page begins; null at the end."},
+        "page": {"type": "integer", "description": "With `page` only."},
+        "pages": {"type": "integer", "description": "With `page` only."},
+        "total": {"type": "integer", "description": "With `page` only."},
+    }
+    name = f"{field_map.name}List"
+    if name not in spec.components.schemas:
+        schema = {"type": "object", "properties": members, "required": [envelope, "next_cursor"]}
+        spec.components.schema(name, schema | {"additionalProperties": False})
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _component(spec: APISpec, field_map: FieldMap, *, partial: bool) -> dict[str, Any]:
+    """Describe a field map once; a partial one is what `fields=` leaves of it."""
+    name = f"{field_map.name}Part" if partial else field_map.name
+    if name not in spec.components.schemas:
+        members = {key: _output_schema(spec, field) for key, field in field_map.items()}
+        always = [key for key, field in field_map.items() if not isinstance(field, Restricted)]
+        schema = {"type": "object", "properties": members, "additionalProperties": False}
+        spec.components.schema(name, schema if partial else schema | {"required": always})
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _output_schema(spec: APISpec, field: Any) -> dict[str, Any]:
+    kind = field if isinstance(field, type) else type(field)
+    if kind is fields.Nested:
+        return _component(spec, field.nested, partial=False)
+    if kind is Restricted:
+        return {"type": "object", "description": f"Shown to holders of `{field.permission}`."}
+    return dict(getattr(kind, "__schema__", None) or OUTPUT[kind])
+
+
+def _body_schema(spec: APISpec, schema: marshmallow.Schema) -> dict[str, Any]:
+    name = type(schema).__name__
+    if name not in spec.components.schemas:
+        spec.components.schema(name, schema=schema)
+        found = spec.components.schemas[name]
+        found["additionalProperties"] = False
+        found["description"] = inspect.getdoc(type(schema)) or ""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _input_schema(spec: APISpec, field: Any) -> dict[str, Any]:
+    if name := getattr(field, "component", None):
+        if name not in spec.components.schemas:
+            spec.components.schema(name, field.json_schema())
+        return {"$ref": f"#/components/schemas/{name}"}
+    schema = field.json_schema()
+    return {**schema, "type": [schema["type"], "null"]} if field.allow_none else schema
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    schema = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _template(rule: Rule) -> str:
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _problem_schema() -> dict[str, Any]:
+    text = {"type": "string"}
+    fault = {
+        "type": "object",
+        "properties": {"pointer": text, "code": text, "detail": text},
+        "required": ["pointer", "code", "detail"],
+        "additionalProperties": False,
+    }
+    members = {
+        "type": {"type": "string", "description": f"A page about it, such as `…{page_path(catalogue()[0])}`."},
+        "title": text,
+        "status": {"type": "integer"},
+        "code": {"type": "string", "enum": [kind.code for kind in catalogue()]},
+        "detail": text,
+        "instance": text,
+        "request_id": text,
+        "errors": {"type": "array", "items": fault},
+    }
+    required = [name for name in members if name != "errors"]
+    return {"type": "object", "properties": members, "required": required, "additionalProperties": False}

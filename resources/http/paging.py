@@ -1,0 +1,124 @@
+"""Lists: which page a query string asks for, and how an answer says where its neighbours are."""
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+from flask import Request, current_app, g, request
+
+from models.paging import Key, Page, PageRequest
+from resources.http.arguments import RequestParser
+from resources.http.problems import InvalidParameter
+from resources.http.types import Choice, Line, Several, Whole
+from service.errors import Fault
+
+SIGNATURE_BYTES = 16
+# What a cursor is not bound to: where it stands and how much is shown from there.
+UNBOUND = frozenset({"cursor", "page", "per_page", "fields", "sort"})
+
+
+class PageParser(RequestParser):
+    """A parser for a list: paging, sorting, `fields`, and whatever filters are added to it."""
+
+    def __init__(self, sorts: Iterable[str], members: Iterable[str]) -> None:
+        super().__init__()
+        ways = [way for sort in sorts for way in (sort, f"-{sort}")]
+        self.add_argument("per_page", type=Whole(1, 100), default=20, help="Items on a page.")
+        self.add_argument(
+            "cursor", type=Line(1, 2000), help="Where to go on: a `next_cursor`, with the same sort and filters."
+        )
+        self.add_argument(
+            "page",
+            type=Whole(1, 1_000_000_000),
+            help="A numbered page, with the count of all; not together with `cursor`.",
+        )
+        self.add_argument("sort", type=Choice(ways), default="id", help="The order; a minus sign turns it round.")
+        self.add_argument("fields", type=Several(members), help="The members of each item to show.")
+
+    def parse_args(self, req: Request | None = None, strict: bool = True, http_error_code: int = 400) -> dict[str, Any]:
+        """Return the filters, and the page wanted as `page`; raises InvalidParameter."""
+        values = super().parse_args(req, strict, http_error_code)
+        cursor, number, sort = values.pop("cursor", None), values.pop("page", None), values.pop("sort")
+        if cursor is not None and number is not None:
+            raise InvalidParameter(faults=[Fault("/query/page", "invalid", "Use either cursor or page.")])
+        g.listing = sort, number
+        key, backwards = _read_cursor(cursor, sort) if cursor is not None else (None, False)
+        values["page"] = PageRequest(
+            size=values.pop("per_page"), sort=sort, key=key, backwards=backwards, number=number
+        )
+        return values
+
+
+def list_members(page: Page) -> dict[str, Any]:
+    """Return what an answer says besides its items."""
+    sort, number = g.listing
+    members: dict[str, Any] = {"next_cursor": page.next_key and _write_cursor(page.next_key, sort)}
+    if page.total is not None:
+        members |= {"page": number, "pages": _pages(page), "total": page.total}
+    return members
+
+
+def list_headers(page: Page) -> dict[str, str]:
+    """Return the Link header (RFC 8288) of a page."""
+    sort, number = g.listing
+    if page.total is None:
+        places = {
+            "first": {},
+            "prev": page.previous_key and {"cursor": _write_cursor(page.previous_key, sort, backwards=True)},
+            "next": page.next_key and {"cursor": _write_cursor(page.next_key, sort)},
+        }
+    else:
+        last = _pages(page)
+        places = {
+            "first": {"page": 1},
+            "prev": {"page": min(number - 1, last)} if number > 1 else None,
+            "next": {"page": number + 1} if number < last else None,
+            "last": {"page": last},
+        }
+    links = [f'<{_neighbour(place)}>; rel="{name}"' for name, place in places.items() if place is not None]
+    return {"Link": ", ".join(links)}
+
+
+def _pages(page: Page) -> int:
+    per_page = request.args.get("per_page", 20, int)
+    return max(1, -(-(page.total or 0) // per_page))
+
+
+def _neighbour(place: dict[str, Any]) -> str:
+    kept = {name: value for name, value in request.args.items() if name not in {"cursor", "page"}}
+    query = urlencode({**kept, **place})
+    return f"{current_app.config['PUBLIC_URL']}{request.path}{'?' if query else ''}{query}"
+
+
+def _write_cursor(key: Key, sort: str, *, backwards: bool = False) -> str:
+    text = orjson.dumps([backwards, *key], option=orjson.OPT_UTC_Z)
+    return urlsafe_b64encode(_signature(text, sort) + text).rstrip(b"=").decode()
+
+
+def _read_cursor(cursor: str, sort: str) -> tuple[Key, bool]:
+    """Return a cursor's key and direction; raises InvalidParameter for one that this very list never gave out."""
+    try:
+        signed = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+    except ValueError:
+        signed = b""
+    signature, text = signed[:SIGNATURE_BYTES], signed[SIGNATURE_BYTES:]
+    if not hmac.compare_digest(signature, _signature(text, sort)):
+        fault = Fault("/query/cursor", "invalid", "Not a cursor of this list with this sort and these filters.")
+        raise InvalidParameter(faults=[fault])
+    backwards, value, item_id = orjson.loads(text)
+    if sort.endswith("_at"):
+        value = datetime.fromisoformat(value)
+    return (value, item_id), backwards
+
+
+def _signature(text: bytes, sort: str) -> bytes:
+    """Sign a cursor for this list only: its path, sort and filters."""
+    filters = sorted((name, value) for name, value in request.args.items() if name not in UNBOUND)
+    bound = orjson.dumps([request.path, sort, filters])
+    key = sha256(b"rollcall cursor\0" + current_app.config["SECRET_KEY"].encode()).digest()
+    return hmac.digest(key, bound + b"\0" + text, "sha256")[:SIGNATURE_BYTES]

@@ -1,0 +1,211 @@
+"""Strict fields for bodies: each takes one JSON type, within stated bounds, and knows its JSON Schema."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flask import current_app
+from marshmallow import RAISE, Schema, ValidationError, fields
+
+from service.metadata import MAX_MEMBERS
+from service.normal import EMAIL_LENGTH, EMAIL_PATTERN, INVISIBLE, MANY_LINES, ONE_LINE
+
+NO_EDGE_SPACE = rf"[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}](?:{ONE_LINE}[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}])?"
+LARGEST = 2**53 - 1  # The integers that every JSON reader keeps exact (RFC 8259 §6).
+
+
+class Message(str):
+    """A sentence about a fault, with its stable code."""
+
+    code: str
+
+    def __new__(cls, code: str, text: str) -> "Message":
+        message = super().__new__(cls, text)
+        message.code = code
+        return message
+
+
+class StrictSchema(Schema):
+    """A schema that refuses fields it does not know."""
+
+    class Meta:
+        unknown = RAISE
+
+    error_messages = {"unknown": Message("unknown_field", "Not a field here.")}
+
+
+class Strict(fields.Field):
+    """A field of one JSON type."""
+
+    default_error_messages = {
+        "required": Message("required", "Is needed."),
+        "null": Message("null", "May not be null."),
+    }
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return what the field accepts, null aside, as JSON Schema."""
+        raise NotImplementedError
+
+
+class Text(Strict):
+    """A string in NFC, counted in code points, without characters that cannot be seen."""
+
+    def __init__(self, least: int, most: int, *, pattern: str = ONE_LINE, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.least, self.most, self.pattern = least, most, pattern
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": self.least, "maxLength": self.most, "pattern": f"^{self.pattern}$"}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError(Message("invalid_type", "Must be a string."))
+        text = unicodedata.normalize("NFC", value)
+        if len(text) < self.least:
+            raise ValidationError(Message("too_short", f"Use at least {self.least} characters."))
+        if len(text) > self.most:
+            raise ValidationError(Message("too_long", f"Use at most {self.most} characters."))
+        if not re.fullmatch(self.pattern, text):
+            raise ValidationError(self._wrong_form(text))
+        return text
+
+    def _wrong_form(self, text: str) -> Message:
+        if not re.fullmatch(MANY_LINES, text):
+            return Message("invalid_characters", "Contains a character that cannot be seen.")
+        return Message("invalid_format", "May not begin or end with a space, nor contain a line break.")
+
+
+class Name(Text):
+    """A line of text that neither begins nor ends with a space."""
+
+    def __init__(self, least: int, most: int, **kwargs: Any) -> None:
+        super().__init__(least, most, pattern=NO_EDGE_SPACE, **kwargs)
+
+
+class Email(Name):
+    """An e-mail address; its exact form is judged where its normal form is made."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(3, EMAIL_LENGTH, **kwargs)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "email", "maxLength": self.most, "pattern": f"^{EMAIL_PATTERN}$"}
+
+
+class Password(Text):
+    """A secret text."""
+
+    def __init__(self, most: int, **kwargs: Any) -> None:
+        super().__init__(1, most, **kwargs)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {**super().json_schema(), "format": "password", "writeOnly": True}
+
+
+class NewPassword(Password):
+    """A password to be kept; that it is long enough is judged where it is hashed, for every way in."""
+
+    def json_schema(self) -> dict[str, Any]:
+        return {**super().json_schema(), "minLength": current_app.config["PASSWORD_MIN_LENGTH"]}
+
+
+class Flag(Strict):
+    """`true` or `false`."""
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValidationError(Message("invalid_type", "Must be true or false."))
+        return value
+
+
+class Choice(Strict):
+    """One of some words."""
+
+    def __init__(self, choices: Iterable[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choices = tuple(choices)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": [*self.choices]}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError(Message("invalid_type", "Must be a string."))
+        if value not in self.choices:
+            raise ValidationError(Message("invalid_choice", f"Use one of {', '.join(self.choices)}."))
+        return value
+
+
+class JsonObject(Strict):
+    """A small object of strings, numbers, booleans, lists of these, and further objects, three levels in all.
+
+    With `patch`, a member that is null is one to remove (RFC 7396).
+    """
+
+    LEVELS = 3
+    NAME = {"minLength": 1, "maxLength": 80, "pattern": f"^{ONE_LINE}$"}
+    SCALARS = [
+        {"type": "string", "maxLength": 1000, "pattern": f"^{MANY_LINES}$"},
+        {"type": "number", "minimum": -LARGEST, "maximum": LARGEST},
+        {"type": "boolean"},
+    ]
+
+    def __init__(self, *, patch: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.patch = patch
+
+    @property
+    def component(self) -> str:
+        """Return the name under which its schema, which is long, stands in the documentation."""
+        return "MetadataPatch" if self.patch else "Metadata"
+
+    def json_schema(self, levels: int = LEVELS) -> dict[str, Any]:
+        values = [*self.SCALARS, {"type": "array", "maxItems": 100, "items": {"anyOf": self.SCALARS}}]
+        if self.patch:
+            values.append({"type": "null"})
+        if levels > 1:
+            values.append(self.json_schema(levels - 1))
+        members = {"propertyNames": self.NAME, "additionalProperties": {"anyOf": values}}
+        return {"type": "object", "maxProperties": MAX_MEMBERS, **members}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValidationError(Message("invalid_type", "Must be an object."))
+        return self._object(value, self.LEVELS)
+
+    def _object(self, value: dict[str, Any], levels: int) -> dict[str, Any]:
+        if len(value) > MAX_MEMBERS:
+            raise ValidationError(Message("too_long", f"Use at most {MAX_MEMBERS} members."))
+        if not levels:
+            raise ValidationError(Message("too_deep", f"Use at most {self.LEVELS} levels."))
+        result = {}
+        for name, member in value.items():
+            name = unicodedata.normalize("NFC", name)
+            if not 0 < len(name) <= 80 or not re.fullmatch(ONE_LINE, name):
+                raise ValidationError(Message("invalid_format", "A name has 1 to 80 characters that can be seen."))
+            if isinstance(member, dict):
+                result[name] = self._object(member, levels - 1)
+            elif isinstance(member, list):
+                if len(member) > 100:
+                    raise ValidationError({name: [Message("too_long", "Use at most 100 items.")]})
+                result[name] = [self._scalar(item, name) for item in member]
+            elif member is None and self.patch:
+                result[name] = None
+            else:
+                result[name] = self._scalar(member, name)
+        return result
+
+    def _scalar(self, value: Any, name: str) -> Any:
+        if isinstance(value, str):
+            text = unicodedata.normalize("NFC", value)
+            if len(text) <= 1000 and re.fullmatch(MANY_LINES, text):
+                return text
+            raise ValidationError({name: [Message("invalid_format", "Use at most 1000 characters that can be seen.")]})
+        if isinstance(value, bool) or (isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST):
+            return value
+        message = Message("invalid_type", "Use a string, a boolean, or a number whose size is below 2 to the 53rd.")
+        raise ValidationError({name: [message]})

@@ -1,0 +1,1 @@
+"""What the service does: every rule, one module a noun; it knows no HTTP."""

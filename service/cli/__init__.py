@@ -1,0 +1,1 @@
+"""Commands for operators: `flask users …`, `flask doctor`, `flask migrate-on-start`."""

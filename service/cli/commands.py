@@ -1,0 +1,36 @@
+"""The commands of the application, and how a refusal looks on a terminal."""
+
+import click
+from flask import Flask, current_app
+
+from models import migrations
+from service import readiness
+from service.cli.users import users_group
+from service.errors import Unavailable
+
+
+def init_cli(app: Flask) -> None:
+    """Add the commands to the application."""
+    app.cli.add_command(users_group)
+    app.cli.add_command(doctor)
+    app.cli.add_command(migrate_on_start)
+
+
+@click.command("migrate-on-start")
+def migrate_on_start() -> None:
+    """Bring the database to the newest schema; safe when several replicas start at once."""
+    migrations.upgrade_alone(current_app.config["SQLALCHEMY_DATABASE_URI"])
+    click.echo(f"The database is at revision {migrations.head()}.")
+
+
+@click.command("doctor")
+def doctor() -> None:
+    """List every setting with its value and source, and check what the service needs."""
+    for name, value, source, meaning in current_app.config["SETTINGS_TABLE"]:
+        click.echo(f"{name:<20} {value or '(empty)'}  [{source}]\n{'':<20} {meaning}")
+    try:
+        readiness.check()
+    except Unavailable as refusal:
+        click.echo(f"rollcall: {refusal.detail}", err=True)
+        raise SystemExit(1) from None
+    click.echo("All is well.")

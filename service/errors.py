@@ -1,0 +1,196 @@
+"""The tree of refusals, each with a stable code; a class's docstring is its page in the documentation."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm.exc import StaleDataError
+
+
+class Fault(NamedTuple):
+    """One thing wrong with the input: where (a JSON Pointer into the request), which kind, and a sentence."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class Refusal(Exception):
+    """A request that was understood and not carried out."""
+
+    code = "refused"
+    title = "The request was refused"
+    keeps_changes = False
+
+    def __init__(self, detail: str | None = None, *, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title + "."
+        self.faults = faults
+
+
+class Invalid(Refusal):
+    """The body was read, but something in it is not allowed.
+
+    `errors` names each field and what is wrong with it. Correct the fields and send the request again.
+    """
+
+    code = "invalid"
+    title = "Some of the input is not valid"
+
+
+class AuthenticationRequired(Refusal):
+    """The operation needs a credential and none was sent.
+
+    Sign in with `POST /api/v1/auth/login` and send `Authorization: Bearer <access token>`.
+    """
+
+    code = "authentication_required"
+    title = "Sign in first"
+
+
+class InvalidToken(AuthenticationRequired):
+    """The access token is malformed or expired, or its session has ended.
+
+    A session ends by sign-out, a change of role or password, suspension or deletion. Sign in again.
+    """
+
+    code = "invalid_token"
+    title = "The access token is not valid"
+
+
+class InvalidCredentials(AuthenticationRequired):
+    """E-mail address and password do not belong together.
+
+    The answer is the same whether or not the address is known.
+    """
+
+    code = "invalid_credentials"
+    title = "The e-mail address or the password is wrong"
+
+
+class Forbidden(Refusal):
+    """The caller is known but may not do this.
+
+    `errors` names the fields that need a permission, where it is only some of them.
+    """
+
+    code = "permission_denied"
+    title = "This needs a permission you do not have"
+
+
+class AccountSuspended(Forbidden):
+    """The password is right, but the account is suspended. An administrator can make it active again."""
+
+    code = "account_suspended"
+    title = "The account is suspended"
+
+
+class RegistrationClosed(Forbidden):
+    """Nobody can create an account on their own here. Ask an administrator for one."""
+
+    code = "registration_closed"
+    title = "Registration is closed"
+
+
+class NotFound(Refusal):
+    """There is nothing here, or nothing that you may see: both look the same."""
+
+    code = "not_found"
+    title = "Not found"
+
+
+class Conflict(Refusal):
+    """The change contradicts something that is already there."""
+
+    code = "conflict"
+    title = "The change conflicts with what is there"
+
+
+class EmailTaken(Conflict):
+    """Another user has this e-mail address. Capital letters and Unicode spellings make no difference."""
+
+    code = "email_taken"
+    title = "The e-mail address is taken"
+
+    def __init__(self) -> None:
+        super().__init__(faults=[Fault("/json/email", "taken", "Another user has this address.")])
+
+
+class ExternalIdTaken(Conflict):
+    """Another user has this `external_id`."""
+
+    code = "external_id_taken"
+    title = "The external_id is taken"
+
+    def __init__(self) -> None:
+        super().__init__(faults=[Fault("/json/external_id", "taken", "Another user has this external_id.")])
+
+
+class LastAdmin(Conflict):
+    """No other active administrator is left, so this one can be neither deleted, suspended nor given another role.
+
+    Make somebody else an administrator first.
+    """
+
+    code = "last_admin"
+    title = "One active administrator must remain"
+
+
+class VersionMismatch(Refusal):
+    """The item has changed since the ETag in `If-Match` was given out, and nothing was done.
+
+    Read it again, look at what changed, and send your change with the new ETag.
+    """
+
+    code = "version_mismatch"
+    title = "The item has changed meanwhile"
+
+
+class Unavailable(Refusal):
+    """The service cannot answer just now, usually because its database is away or busy.
+
+    Nothing was done. Try again after the time in `Retry-After`.
+    """
+
+    code = "unavailable"
+    title = "Not available just now"
+
+
+class Busy(Unavailable):
+    """More people are signing in than the service can check at once. Try again after the time in `Retry-After`."""
+
+    code = "busy"
+    title = "Too much to do just now"
+
+
+# The refusal for each constraint, by its name on PostgreSQL and by its columns on SQLite, which names no others.
+CONSTRAINTS: dict[str, type[Refusal]] = {
+    "uq_users_email_key": EmailTaken,
+    "users.email_key": EmailTaken,
+    "uq_users_external_id": ExternalIdTaken,
+    "users.external_id": ExternalIdTaken,
+    "fk_posts_user_id": NotFound,
+}
+
+
+def refusal_from(error: SQLAlchemyError) -> Refusal | None:
+    """Return the refusal that a database error means, or None where it is a fault of ours."""
+    if isinstance(error, IntegrityError):
+        refusal = CONSTRAINTS.get(_constraint(error))
+        return refusal() if refusal else None
+    if isinstance(error, StaleDataError):
+        return VersionMismatch()
+    if isinstance(error, DataError):
+        return Invalid("A value does not fit.")
+    if isinstance(error, (OperationalError, PoolTimeout)) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    ):
+        return Unavailable()
+    return None
+
+
+def _constraint(error: IntegrityError) -> str:
+    """Name the violated constraint; SQLite offers only a sentence that ends in the column."""
+    diagnostics = getattr(error.orig, "diag", None)
+    return str(diagnostics.constraint_name) if diagnostics else str(error.orig).rpartition(": ")[2]

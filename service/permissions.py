@@ -1,0 +1,35 @@
+"""Who may do what: permissions, roles as named sets of them, and the one check."""
+
+from enum import StrEnum
+
+from service.errors import Forbidden, NotFound
+from service.identity import Identity
+
+
+class Permission(StrEnum):
+    """What may be granted; a user's own account and posts need none."""
+
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
+    USERS_PRIVATE = "users:private"
+    POSTS_READ = "posts:read"
+    POSTS_WRITE = "posts:write"
+
+
+ROLES: dict[str, frozenset[str]] = {
+    "member": frozenset(),
+    "support": frozenset({Permission.USERS_READ, Permission.POSTS_READ}),
+    "admin": frozenset(Permission),
+}
+
+
+def check(actor: Identity, permission: Permission, *, owner_id: int) -> None:
+    """Let the owner or a holder of the permission pass; to anybody else the object does not exist (NotFound)."""
+    if actor.user_id != owner_id and permission not in actor.permissions:
+        raise NotFound
+
+
+def check_grant(actor: Identity, role: str) -> None:
+    """Refuse (Forbidden) to give a role that can do more than its giver."""
+    if not ROLES[role] <= actor.permissions:
+        raise Forbidden("A role with more permissions than your own cannot be given.")

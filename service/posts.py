@@ -1,0 +1,84 @@
+"""Posts: writing, reading, changing and deleting what users have written."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Row, select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from models import Post, User
+from models.base import db, fetch_one, now
+from models.paging import Page, PageRequest, page_of
+from service.errors import NotFound, VersionMismatch
+from service.identity import Identity
+from service.permissions import Permission, check
+
+SORTS: dict[str, InstrumentedAttribute[Any]] = {
+    "id": Post.id,
+    "created_at": Post.created_at,
+    "updated_at": Post.updated_at,
+}
+_POST = select(*(a.class_attribute for a in Post.__mapper__.column_attrs))
+
+
+def page_of_user(user_id: int, page: PageRequest, *, actor: Identity) -> Page:
+    """Return a page of a user's posts; raises NotFound where there is no such user."""
+    check(actor, Permission.POSTS_READ, owner_id=user_id)
+    found = page_of(_POST.where(Post.user_id == user_id), page, SORTS)
+    if fetch_one(_living(user_id)) is None:
+        raise NotFound
+    return found
+
+
+def write(*, actor: Identity, user_id: int, title: str, content: str) -> Post:
+    """Write a post for a user; raises NotFound."""
+    check(actor, Permission.POSTS_WRITE, owner_id=user_id)
+    # Locked for reading, so that the author cannot be deleted meanwhile.
+    if db.session.execute(_living(user_id).with_for_update(read=True)).first() is None:
+        raise NotFound
+    moment = now()
+    post = Post(user_id=user_id, title=title, content=content, created_at=moment, updated_at=moment)
+    db.session.add(post)
+    db.session.flush()  # The answer needs the id.
+    return post
+
+
+def read(post_id: int, *, actor: Identity) -> Row[Any]:
+    """Return a post; raises NotFound."""
+    found = fetch_one(_POST.join(User, User.id == Post.user_id).where(Post.id == post_id, User.deleted_at.is_(None)))
+    if found is None:
+        raise NotFound
+    check(actor, Permission.POSTS_READ, owner_id=found.user_id)
+    return found
+
+
+def change(post_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> Post:
+    """Set the given fields; `expected` holds the versions the caller has seen. Raises NotFound, VersionMismatch."""
+    post = _locked(post_id, actor=actor, expected=expected)
+    for field, value in fields.items():
+        setattr(post, field, value)
+    if db.session.is_modified(post):
+        post.updated_at = now()
+        db.session.flush()  # The answer needs the new version.
+    return post
+
+
+def delete(post_id: int, *, actor: Identity, expected: Collection[int] | None = None) -> None:
+    """Delete a post; raises NotFound, VersionMismatch."""
+    db.session.delete(_locked(post_id, actor=actor, expected=expected))
+
+
+def _living(user_id: int) -> Any:
+    return select(User.id).where(User.id == user_id, User.deleted_at.is_(None))
+
+
+def _locked(post_id: int, *, actor: Identity, expected: Collection[int] | None) -> Post:
+    """Return a post for changing, with the row locked until the unit of work ends."""
+    statement = select(Post).join(User).where(Post.id == post_id, User.deleted_at.is_(None))
+    post = db.session.scalar(statement.with_for_update(of=Post))
+    if post is None:
+        raise NotFound
+    check(actor, Permission.POSTS_WRITE, owner_id=post.user_id)
+    if expected is not None and post.version not in expected:
+        raise VersionMismatch
+    return post

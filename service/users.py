@@ -1,0 +1,198 @@
+"""Users: creating, finding, changing and deleting accounts."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from flask import current_app
+from sqlalchemy import ColumnElement, Row, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from models import User
+from models.base import db, fetch_one, now, serialise
+from models.paging import Page, PageRequest, page_of
+from service import metadata, normal, passwords, sessions
+from service.errors import Fault, Forbidden, Invalid, LastAdmin, NotFound, RegistrationClosed, VersionMismatch
+from service.identity import Identity
+from service.permissions import Permission, check, check_grant
+
+# What people may say of themselves, at any time and when they register; the rest needs `users:write`.
+PERSONAL = frozenset({"name", "public_metadata"})
+SORTS: dict[str, InstrumentedAttribute[Any]] = {
+    "id": User.id,
+    "created_at": User.created_at,
+    "updated_at": User.updated_at,
+    "name": User.name_key,
+    "email": User.email_key,
+}
+_SECRET = {"password_hash", "deleted_at"}
+_COLUMNS = [a.class_attribute for a in User.__mapper__.column_attrs if a.key not in _SECRET]
+_LIVE = select(*_COLUMNS).where(User.deleted_at.is_(None))
+
+
+def create(*, actor: Identity, email: str, name: str, password: str | None = None, **more: Any) -> User:
+    """Create a user; without `users:write`, register as one where registration is open.
+
+    Raises EmailTaken and ExternalIdTaken (when flushed), RegistrationClosed, Forbidden, Invalid, Busy.
+    """
+    if Permission.USERS_WRITE not in actor.permissions:
+        if current_app.config["REGISTRATION"] == "closed":
+            raise RegistrationClosed
+        _only_personal(more)
+        if password is None:
+            raise Invalid(faults=[Fault("/json/password", "required", "A password is needed to register.")])
+    _check_fields(actor, more)
+    if password is not None:
+        passwords.check_policy(password)
+    moment = now()
+    user = User(
+        name=name,
+        name_key=normal.name_key(name),
+        email=email,
+        email_key=normal.email_key(email),
+        # Hashed before the first statement, so that no transaction is open meanwhile.
+        password_hash=passwords.hash_of(password) if password is not None else None,
+        created_at=moment,
+        updated_at=moment,
+    )
+    for field, value in more.items():
+        setattr(user, field, metadata.bounded(value, field=field) if field in metadata.FIELDS else value)
+    db.session.add(user)
+    db.session.flush()  # The answer needs the id.
+    return user
+
+
+def read(user_id: int, *, actor: Identity) -> Row[Any]:
+    """Return a user; raises NotFound."""
+    check(actor, Permission.USERS_READ, owner_id=user_id)
+    found = fetch_one(_LIVE.where(User.id == user_id))
+    if found is None:
+        raise NotFound
+    return found
+
+
+def search(page: PageRequest, **filters: Any) -> Page:
+    """Return a page of the users who meet every filter.
+
+    Filters: `q` (part of name or e-mail, case-insensitive), `email`, `external_id`, `role`, `is_active` (exactly),
+    and `created_` and `updated_` with `after` and `before` (aware datetimes, exclusive).
+    """
+    conditions = [_FILTERS[name](value) for name, value in filters.items() if value is not None]
+    return page_of(_LIVE.where(*conditions), page, SORTS)
+
+
+def change(user_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> User:
+    """Change the given fields; `expected` holds the versions the caller has seen, if it matters to them.
+
+    Metadata is merged (RFC 7396). Raises NotFound, VersionMismatch, Forbidden, Invalid, LastAdmin, EmailTaken and
+    ExternalIdTaken (when flushed).
+    """
+    user = _locked(user_id, actor=actor, expected=expected)
+    for field in metadata.FIELDS & fields.keys():
+        fields[field] = metadata.merged(getattr(user, field), fields[field], field=field)
+    return _apply(user, actor, fields)
+
+
+def replace(user_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> User:
+    """Set every writable field, absent ones to their defaults; raises what `change` raises."""
+    user = _locked(user_id, actor=actor, expected=expected)
+    if Permission.USERS_PRIVATE in actor.permissions:
+        fields.setdefault("private_metadata", {})
+    for field in metadata.FIELDS & fields.keys():
+        metadata.bounded(fields[field], field=field)
+    return _apply(user, actor, fields)
+
+
+def delete(user_id: int, *, actor: Identity, expected: Collection[int] | None = None) -> None:
+    """Delete a user and end their sessions; the row stays until it is erased.
+
+    Raises NotFound, VersionMismatch, LastAdmin.
+    """
+    user = _locked(user_id, actor=actor, expected=expected)
+    _keep_an_admin(user)
+    user.deleted_at = user.updated_at = now()
+    sessions.end_all(user.id)
+
+
+def _locked(user_id: int, *, actor: Identity, expected: Collection[int] | None) -> User:
+    """Return a user for changing, with the row locked until the unit of work ends."""
+    check(actor, Permission.USERS_WRITE, owner_id=user_id)
+    user = db.session.get(User, user_id, with_for_update=True)
+    if user is None or user.deleted_at is not None:
+        raise NotFound
+    if expected is not None and user.version not in expected:
+        raise VersionMismatch
+    if user_id != actor.user_id:
+        check_grant(actor, user.role)
+    return user
+
+
+def _apply(user: User, actor: Identity, fields: dict[str, Any]) -> User:
+    if Permission.USERS_WRITE not in actor.permissions:
+        _only_personal(fields)
+    _check_fields(actor, fields)
+    loses_access = fields.get("role", user.role) != user.role or fields.get("is_active") is False
+    if loses_access:
+        if fields.get("role") != "admin" or fields.get("is_active") is False:
+            _keep_an_admin(user)
+        sessions.end_all(user.id)
+    if "name" in fields:
+        user.name_key = normal.name_key(fields["name"])
+    if "email" in fields and (email_key := normal.email_key(fields["email"])) != user.email_key:
+        user.email_key, user.email_verified = email_key, False
+    for field, value in fields.items():
+        setattr(user, field, value)
+    if db.session.is_modified(user):
+        user.updated_at = now()
+        db.session.flush()  # The answer needs the new version.
+    return user
+
+
+def _only_personal(fields: Collection[str]) -> None:
+    """Refuse (Forbidden) what a person may not say of themself."""
+    if beyond := sorted(set(fields) - PERSONAL):
+        raise Forbidden(faults=[Fault(f"/json/{name}", "permission_denied", "Needs users:write.") for name in beyond])
+
+
+def _check_fields(actor: Identity, fields: dict[str, Any]) -> None:
+    """Refuse (Forbidden) fields that need more than `users:write`."""
+    if "private_metadata" in fields and Permission.USERS_PRIVATE not in actor.permissions:
+        raise Forbidden(faults=[Fault("/json/private_metadata", "permission_denied", "Needs users:private.")])
+    if "role" in fields:
+        check_grant(actor, fields["role"])
+
+
+def _keep_an_admin(user: User) -> None:
+    """Refuse (LastAdmin) to lose the only active admin, also to two at once."""
+    if user.role != "admin" or not user.is_active:
+        return
+    serialise("admins")
+    others = select(func.count()).where(
+        User.role == "admin", User.is_active, User.deleted_at.is_(None), User.id != user.id
+    )
+    if not db.session.scalar(others):
+        raise LastAdmin
+
+
+def _contains(text: str) -> ColumnElement[bool]:
+    part = normal.key(text)
+    return or_(User.name_key.contains(part, autoescape=True), User.email_key.contains(part, autoescape=True))
+
+
+def _has_email(email: str) -> ColumnElement[bool]:
+    try:
+        return User.email_key == normal.email_key(email)
+    except Invalid:
+        return User.id.is_(None)  # What is no address is nobody's.
+
+
+_FILTERS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+    "q": _contains,
+    "email": _has_email,
+    "external_id": lambda text: User.external_id == text,
+    "role": lambda role: User.role == role,
+    "is_active": lambda flag: User.is_active == flag,
+    "created_after": lambda moment: User.created_at > moment,
+    "created_before": lambda moment: User.created_at < moment,
+    "updated_after": lambda moment: User.updated_at > moment,
+    "updated_before": lambda moment: User.updated_at < moment,
+}

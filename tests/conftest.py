@@ -1,0 +1,202 @@
+"""What every test may ask for: an application on each database, a client, and proof that nothing happened."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import delete, event, select
+
+from config.development import new_signing_key
+from config.settings import Settings, load
+from models import User
+from models.base import db, unit_of_work
+from models.migrations import upgrade_alone
+from resources.app import create_app
+from tests.client import Client
+from tests.contract import Contract
+from tests.factories.base import Bound
+from tests.factories.user import UserFactory
+from tests.servers import PostgreSQL, create_database, start_postgresql
+
+POSTGRESQL = "ROLLCALL_TEST_POSTGRESQL"
+SECRET_KEY = "only for tests: 0123456789 abcdefghijklmnopqrstuvwxyz"
+SIGNING_KEY = new_signing_key()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--database", choices=("sqlite", "postgresql", "both"), default="both", help="Run on which.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start one PostgreSQL for the whole run, before any worker."""
+    if hasattr(config, "workerinput") or config.getoption("--database") == "sqlite" or config.option.collectonly:
+        return
+    config.stash[server_key] = server = start_postgresql()
+    if server is not None:
+        os.environ[POSTGRESQL] = server.url
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if server := config.stash.get(server_key, None):
+        server.stop()
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if config.getoption("--database") != "sqlite" and POSTGRESQL not in os.environ:
+        return "PostgreSQL: skipped, there are no binaries for this platform"
+    return None
+
+
+server_key = pytest.StashKey["PostgreSQL | None"]()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what touches a database on each."""
+    if "database_kind" in metafunc.fixturenames:
+        wanted = metafunc.config.getoption("--database")
+        kinds = ["sqlite", "postgresql"] if wanted == "both" else [wanted]
+        metafunc.parametrize("database_kind", kinds, scope="session")
+
+
+@pytest.fixture(scope="session")
+def make_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, str], str]:
+    """Return a function that makes an empty database of a kind and returns its URL."""
+
+    def make(kind: str, name: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('database') / name}.db"
+        if POSTGRESQL not in os.environ:
+            pytest.skip("there are no PostgreSQL binaries for this platform")
+        return create_database(os.environ[POSTGRESQL], f"{name}_{worker_id}")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def settings_for() -> Callable[..., Settings]:
+    """Return a function that makes settings for a database, with further variables."""
+
+    def make(database_url: str, **variables: str) -> Settings:
+        environ = {
+            "APP_ENV": "testing",
+            "DATABASE_URL": database_url,
+            "SECRET_KEY": SECRET_KEY,
+            "SIGNING_KEYS": SIGNING_KEY,
+            "PUBLIC_URL": "http://localhost",
+            **variables,
+        }
+        return load(environ, dotenv=Path("/nonexistent"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def migrated_app(
+    database_kind: str, make_database: Callable[[str, str], str], settings_for: Callable[..., Settings]
+) -> Flask:
+    """Return an application on a database of its own, shared by the tests of this process."""
+    app = create_app(settings_for(make_database(database_kind, "suite")))
+    with app.app_context():
+        upgrade_alone(app.config["SQLALCHEMY_DATABASE_URI"])
+    return app
+
+
+@pytest.fixture(scope="session")
+def contract(migrated_app: Flask) -> Contract:
+    """Return the judge of every answer."""
+    return Contract(migrated_app)
+
+
+@pytest.fixture
+def app(migrated_app: Flask) -> Iterator[Flask]:
+    """Return the application with empty tables; whatever a test commits is gone after it."""
+    Bound.app = migrated_app
+    configuration = dict(migrated_app.config)
+    yield migrated_app
+    migrated_app.config.update(configuration)
+    with migrated_app.app_context(), unit_of_work():
+        for table in reversed(db.metadata.sorted_tables):
+            db.session.execute(delete(table))
+
+
+@pytest.fixture
+def client(app: Flask, contract: Contract) -> Client:
+    """Return a client that has not signed in."""
+    return Client(app, contract)
+
+
+@pytest.fixture
+def member(app: Flask) -> User:
+    """Return a member."""
+    return UserFactory(name="Mia Member")
+
+
+@pytest.fixture
+def other(app: Flask) -> User:
+    """Return another member."""
+    return UserFactory(name="Otto Other")
+
+
+@pytest.fixture
+def support(app: Flask) -> User:
+    """Return somebody with the support role."""
+    return UserFactory(name="Sam Support", support=True)
+
+
+@pytest.fixture
+def admin(app: Flask) -> User:
+    """Return an admin."""
+    return UserFactory(name="Ada Admin", admin=True)
+
+
+@pytest.fixture
+def snapshot(app: Flask) -> Callable[[], dict[str, list[Any]]]:
+    """Return a function that reads every row of every table."""
+
+    def take() -> dict[str, list[Any]]:
+        with app.app_context():
+            return {
+                table.name: [tuple(row) for row in db.session.execute(select(table).order_by(table.c.id))]
+                for table in db.metadata.sorted_tables
+            }
+
+    return take
+
+
+@pytest.fixture
+def nothing_changes(snapshot: Callable[[], dict[str, list[Any]]]) -> Callable[[], AbstractContextManager[None]]:
+    """Return a context in which no row of any table may change."""
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        before = snapshot()
+        yield
+        assert snapshot() == before
+
+    return context
+
+
+@pytest.fixture
+def queries(app: Flask) -> Callable[[], AbstractContextManager[list[str]]]:
+    """Return a context that collects the statements sent to the database."""
+
+    @contextmanager
+    def context() -> Iterator[list[str]]:
+        statements: list[str] = []
+
+        def collect(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            statements.append(statement)
+
+        with app.app_context():
+            engine = db.engine
+        event.listen(engine, "before_cursor_execute", collect)
+        try:
+            yield statements
+        finally:
+            event.remove(engine, "before_cursor_execute", collect)
+
+    return context

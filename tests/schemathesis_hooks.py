@@ -1,0 +1,45 @@
+"""How Schemathesis signs in: as an admin whose token is renewed when a case has ended it, as some cases rightly do.
+
+Environment: TARGET (the server's address), ADMIN_CREATE (a JSON list: the command that makes an admin, to which an
+e-mail address is added).
+"""
+
+import json
+import os
+import subprocess
+from itertools import count
+
+import requests
+import schemathesis
+
+TARGET = os.environ["TARGET"]
+PASSWORD = "correct horse battery staple"
+numbers = count(1)
+tokens: list[str] = []
+
+
+def new_admin_token() -> str:
+    """Make another admin, and sign in as them."""
+    email = f"tester{os.getpid()}-{next(numbers)}@example.com"
+    subprocess.run([*json.loads(os.environ["ADMIN_CREATE"]), email], check=True, capture_output=True)
+    answer = requests.post(f"{TARGET}/api/v1/auth/login", json={"email": email, "password": PASSWORD}, timeout=30)
+    return str(answer.json()["access_token"])
+
+
+def is_alive(token: str) -> bool:
+    """Tell whether a token is still accepted."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return requests.get(f"{TARGET}/api/v1/users?per_page=1", headers=headers, timeout=30).status_code == 200
+
+
+@schemathesis.auth(refresh_interval=None)
+class AdminToken:
+    """The token of an admin, new whenever a case has ended the last one."""
+
+    def get(self, case: schemathesis.Case, context: schemathesis.AuthContext) -> str:
+        if not tokens or not is_alive(tokens[-1]):
+            tokens.append(new_admin_token())
+        return tokens[-1]
+
+    def set(self, case: schemathesis.Case, data: str, context: schemathesis.AuthContext) -> None:
+        case.headers = {**(case.headers or {}), "Authorization": f"Bearer {data}"}

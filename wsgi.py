@@ -1,0 +1,5 @@
+"""The front step: what a WSGI server loads."""
+
+from resources.app import create_app
+
+app = create_app()
