@@ -32,8 +32,9 @@ def start(_: list[str]) -> None:
         install(LOCK, digest(LOCK))
     flask("migrate-on-start")
     flask("users", "first-admin")
+    address = f"http://localhost:{os.environ.get('PORT', '8000')}"
+    print(f"Rollcall answers at {address}, its reference is {address}/docs", flush=True)
     # Gunicorn takes this process over, so that a signal sent to it reaches gunicorn.
-    sys.stdout.flush()
     os.execv(PYTHON, [str(PYTHON), "-m", "gunicorn", "-c", "config/gunicorn.py", "wsgi:app"])
 
 
@@ -77,9 +78,10 @@ def lock(arguments: list[str]) -> None:
     python("pip", "install", "--quiet", "uv")
     # For the oldest Python that pyproject.toml allows, whichever runs this; and a header without paths.
     options = ["--universal", "--generate-hashes", "--quiet", "--python-version", "3.11"]
-    compile_ = [BIN / "uv", "pip", "compile", "pyproject.toml", *options, "--custom-compile-command", "make lock"]
-    run(*compile_, "-o", LOCK.name, *arguments)
-    run(*compile_, "--extra", "dev", "-c", LOCK.name, "-o", DEV_LOCK.name, *arguments)
+    options += ["--custom-compile-command", "make lock"]
+    pin: list[str | Path] = [BIN / "uv", "pip", "compile", "pyproject.toml", *options]
+    run(*pin, "-o", LOCK.name, *arguments)
+    run(*pin, "--extra", "dev", "-c", LOCK.name, "-o", DEV_LOCK.name, *arguments)
 
 
 def load_test(arguments: list[str]) -> None:

@@ -44,7 +44,7 @@ class Settings:
     )
     PASSWORD_MIN_LENGTH: Annotated[int, "Fewest characters of a new password, 8 to 128."] = 8
     REQUIRE_IF_MATCH: Annotated[bool, "Refuse a change without If-Match (428), so that no update can be lost."] = False
-    MAIL_URL: Annotated[str, "How mail leaves: smtp://host:port, file:///folder or console:."] = "console:"
+    MAIL_URL: Annotated[str, "Where mail goes: smtp://host:port, file:///folder or console:. No mail is sent yet."] = "console:"
     LOG_LEVEL: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
     LOG_TARGET: Annotated[str, "stdout, syslog, or file:///path (reopened when it is rotated)."] = "stdout"
     ADMIN_EMAIL: Annotated[str, "Address of the first admin, made when there is none."] = "admin@example.com"

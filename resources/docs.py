@@ -1,6 +1,7 @@
 """The documentation of the API, for people and for programs, without anything from another host."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 import flask_swagger_ui
@@ -8,11 +9,26 @@ import orjson
 from flask import Blueprint, Response, current_app, render_template, send_from_directory
 
 from resources.http.openapi import document
+from resources.http.problems import pages
+
+PROBLEMS_INTRODUCTION = """# Problems
+
+Every answer of 400 and above is a problem (RFC 9457, `application/problem+json`). Decide by its `code`, which never
+changes; show its `detail`; report its `request_id`. `errors` names each fault with a `pointer` that begins with
+`/json`, `/query`, `/headers` or `/path`. Made by `make openapi`; do not edit.
+"""
+SETTINGS_INTRODUCTION = """# Settings
+
+Each is an environment variable, or a file named by the same variable with `_FILE` added. `flask doctor` shows the
+values in force and where they come from. Made by `make openapi`; do not edit.
+
+| variable | meaning |
+| --- | --- |"""
 
 docs = Blueprint("docs", __name__, template_folder="templates", cli_group=None)
 
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
-COMMITTED = Path(__file__).resolve().parent.parent / "docs" / "openapi.json"
+FOLDER = Path(__file__).resolve().parent.parent / "docs"
 # Swagger UI styles its elements inline and draws its icons from data addresses.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -43,21 +59,31 @@ def asset(name: str) -> Response:
 
 
 @docs.cli.command("openapi")
-@click.option("--write", is_flag=True, help="Rewrite the committed copy instead of printing.")
+@click.option("--write", is_flag=True, help="Rewrite the committed documents in docs/ instead of printing.")
 def openapi_command(write: bool) -> None:
-    """Print the OpenAPI document of version 1."""
-    text = committed_form(_document())
-    if write:
-        COMMITTED.write_text(text, "utf-8")
-    else:
-        click.echo(text, nl=False)
+    """Print the OpenAPI document of version 1, or rewrite it, the list of problems and that of the settings."""
+    documents = committed_documents()
+    if not write:
+        click.echo(documents["openapi.json"], nl=False)
+        return
+    for name, text in documents.items():
+        (FOLDER / name).write_text(text, "utf-8")
 
 
-def committed_form(content: dict) -> str:
-    """Return the document as it is committed: without the address of an installation, and easy to compare."""
-    neutral = {**content, "servers": [{"url": "/"}]}
-    return orjson.dumps(neutral, option=orjson.OPT_INDENT_2).decode() + "\n"
+def committed_documents() -> dict[str, str]:
+    """Return what `docs/` holds that is made from the code, by file name."""
+    problems = [
+        f"## `{page['code']}`\n\n{page['status']} · {page['title']}\n\n{page['explanation']}\n" for page in pages()
+    ]
+    settings = [f"| `{name}` | {meaning} |" for name, _, _, meaning in current_app.config["SETTINGS_TABLE"]]
+    # Without the address of an installation, and easy to compare.
+    neutral = {**_document(), "servers": [{"url": "/"}]}
+    return {
+        "openapi.json": orjson.dumps(neutral, option=orjson.OPT_INDENT_2).decode() + "\n",
+        "problems.md": "\n".join([PROBLEMS_INTRODUCTION, *problems]),
+        "settings.md": "\n".join([SETTINGS_INTRODUCTION, *settings]) + "\n",
+    }
 
 
-def _document() -> dict:
+def _document() -> dict[str, Any]:
     return document(current_app, blueprint="api_v1", version=current_app.config["VERSION"])

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, render_template
 
 from resources.http.links import address_of
-from resources.http.problems import catalogue, page_path, status_of
+from resources.http.problems import pages
 from service.errors import NotFound
 
 root = Blueprint("root", __name__, template_folder="templates", static_folder="static", static_url_path="/static")
@@ -41,30 +41,16 @@ def jwks() -> tuple[dict[str, Any], dict[str, str]]:
 @root.get("/problems")
 def problem_list() -> Response:
     """List every kind of problem."""
-    return _page("problems.html", problems=problem_pages())
+    return _page("problems.html", problems=pages())
 
 
 @root.get("/problems/<name>")
 def problem_page(name: str) -> Response:
     """Explain one kind of problem."""
-    for page in problem_pages():
+    for page in pages():
         if page["path"] == f"/problems/{name}":
             return _page("problem.html", problem=page)
     raise NotFound
-
-
-def problem_pages() -> list[dict[str, Any]]:
-    """Return what there is to say about each kind of problem."""
-    return [
-        {
-            "code": kind.code,
-            "path": page_path(kind),
-            "status": status_of(kind),
-            "title": kind.title,
-            "explanation": " ".join((kind.__doc__ or "").split()),
-        }
-        for kind in catalogue()
-    ]
 
 
 def _page(template: str, **values: Any) -> Response:

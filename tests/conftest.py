@@ -51,7 +51,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return None
 
 
-server_key = pytest.StashKey["PostgreSQL | None"]()
+server_key = pytest.StashKey[PostgreSQL | None]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,6 +6,7 @@ a pipe that only the test process holds open. Nothing is ever ended by name.
 """
 
 import contextlib
+import http.client
 import os
 import pwd
 import select
@@ -16,8 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,9 +54,17 @@ class Gunicorn:
     """The application served by gunicorn on a port of its own."""
 
     def __init__(self, port: int, kept: "Kept") -> None:
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.pid = kept.pid
         self._kept = kept
+
+    def is_ready(self) -> bool:
+        """Say whether the application answers: ours, which shows by its workers, and not another on the same port."""
+        try:
+            return bool(self.worker_pids()) and self._status("/health") == 200
+        except (psutil.NoSuchProcess, OSError, http.client.HTTPException):
+            return False
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of the workers that live now."""
@@ -75,6 +82,12 @@ class Gunicorn:
         """End the server, gracefully if it can."""
         self._kept.stop()
 
+    def _status(self, path: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            return connection.getresponse().status
+
 
 def start_postgresql() -> PostgreSQL | None:
     """Start an empty PostgreSQL; return None where this machine has no server binaries."""
@@ -84,11 +97,10 @@ def start_postgresql() -> PostgreSQL | None:
     for _ in range(ATTEMPTS):
         port = free_port()
         kept = Kept(*prepare_postgresql(binaries, port), stop_signal=signal.SIGQUIT)
-        server = PostgreSQL(port, kept)
         with started(kept):
-            while not accepts(server.url):
+            while "ready to accept connections" not in kept.log():
                 kept.pause()
-            return server
+            return PostgreSQL(port, kept)
     raise DidNotStart("PostgreSQL found no free port.")
 
 
@@ -118,17 +130,18 @@ def start_gunicorn(environment: Mapping[str, str], workers: int, threads: int) -
     """Start gunicorn and wait until it answers."""
     for _ in range(ATTEMPTS):
         port = free_port()
-        server = {"PORT": str(port), "WEB_CONCURRENCY": str(workers), "THREADS": str(threads)}
+        size = {"PORT": str(port), "WEB_CONCURRENCY": str(workers), "THREADS": str(threads)}
         kept = Kept(
             [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.py", "wsgi:app"],
             new_folder("gunicorn"),
             cwd=ROOT,
-            environment=inherited() | server | dict(environment),
+            environment=inherited() | size | dict(environment),
         )
+        server = Gunicorn(port, kept)
         with started(kept):
-            while not answers(f"http://127.0.0.1:{port}/health"):
+            while not server.is_ready():
                 kept.pause()
-            return Gunicorn(port, kept)
+            return server
     raise DidNotStart("Gunicorn found no free port.")
 
 
@@ -145,27 +158,9 @@ def free_port() -> int:
         return port
 
 
-def new_folder(name: str) -> Path:
+def new_folder(name: str, where: str | None = None) -> Path:
     """Make a temporary folder; its keeper removes it."""
-    return Path(tempfile.mkdtemp(prefix=f"rollcall-{name}-"))
-
-
-def answers(url: str) -> bool:
-    """Say whether a GET is answered with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
-
-
-def accepts(url: str) -> bool:
-    """Say whether a database accepts connections."""
-    try:
-        psycopg.connect(url, connect_timeout=5).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+    return Path(tempfile.mkdtemp(prefix=f"rollcall-{name}-", dir=where))
 
 
 def execute(server_url: str, statement: sql.Composed) -> None:
@@ -194,9 +189,9 @@ def find_postgresql() -> Path | None:
 
 def prepare_postgresql(binaries: Path, port: int) -> tuple[list[str], Path, Path, dict[str, str], str]:
     """Make a new cluster and return what keeps it: the command, its folder, where it runs, as whom."""
-    folder = new_folder("postgresql")
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
     account = "nobody" if os.geteuid() == 0 else ""  # PostgreSQL refuses to run as root.
+    folder = new_folder("postgresql", "/tmp" if account else None)  # That account may not enter every TMPDIR.
     if account:
         shutil.chown(folder, account)
         if not can_run(binaries / "postgres", account):
@@ -205,19 +200,8 @@ def prepare_postgresql(binaries: Path, port: int) -> tuple[list[str], Path, Path
                 shutil.copytree(part, folder / "install" / part.name, symlinks=True)
             binaries = folder / "install" / binaries.relative_to(installed)
     data = folder / "data"
-    initdb = [
-        binaries / "initdb",
-        "-D",
-        data,
-        "-U",
-        "rollcall",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--no-locale",
-        "--no-sync",
-    ]
+    options = ["-U", "rollcall", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+    initdb = [str(binaries / "initdb"), "-D", str(data), *options]
     made = subprocess.run(initdb, capture_output=True, text=True, cwd=folder, env=environment, **identity(account))
     if made.returncode:
         shutil.rmtree(folder)
@@ -231,8 +215,8 @@ def prepare_postgresql(binaries: Path, port: int) -> tuple[list[str], Path, Path
         "full_page_writes": "off",
         "synchronous_commit": "off",
     }
-    options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
-    return [str(binaries / "postgres"), "-D", str(data), *options], folder, folder, environment, account
+    switches = [switch for name, value in settings.items() for switch in ("-c", f"{name}={value}")]
+    return [str(binaries / "postgres"), "-D", str(data), *switches], folder, folder, environment, account
 
 
 def can_run(program: Path, account: str) -> bool:

@@ -49,8 +49,6 @@ def document(app: Flask, *, blueprint: str, version: str) -> dict[str, Any]:
     plugin.converter.add_attribute_function(lambda _, field, **__: _input_schema(spec, field))
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     spec.components.schema("Problem", _problem_schema())
-    for status in sorted({status_of(kind) for kind in catalogue()}):
-        spec.components.response(f"Problem{status}", _problem_answer(status))
     for name, description in HEADERS.items():
         kind = "integer" if name == "Retry-After" else "string"
         spec.components.header(name, {"description": description, "schema": {"type": kind}})
@@ -132,7 +130,7 @@ def _responses(spec: APISpec, verb: str, facts: Mapping[str, Any]) -> dict[str, 
     if verb == "get" and _has_etag(facts):
         responses["304"] = {"description": "You have it already.", "headers": _headers("X-Request-ID", "ETag")}
     for status in _refusals(verb, facts):
-        responses[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
+        responses[str(status)] = _problem_answer(spec, status)
     return responses
 
 
@@ -151,9 +149,16 @@ def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:
     return sorted(found)
 
 
-def _problem_answer(status: int) -> dict[str, Any]:
+def _problem_answer(spec: APISpec, status: int) -> dict[str, Any]:
+    name = f"Problem{status}"
+    if name not in spec.components.responses:
+        spec.components.response(name, _problem_response(status))
+    return {"$ref": f"#/components/responses/{name}"}
+
+
+def _problem_response(status: int) -> dict[str, Any]:
     kinds = [kind for kind in catalogue() if status_of(kind) == status]
-    extra = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
+    extra = {401: ["WWW-Authenticate"], 503: ["Retry-After"]}.get(status, [])
     return {
         "description": " ".join(f"`{kind.code}`: {kind.title}." for kind in kinds),
         "headers": _headers("X-Request-ID", *extra),

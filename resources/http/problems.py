@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 from flask import Flask, Response, current_app, g, request
@@ -73,13 +74,6 @@ class PayloadTooLarge(Refusal):
     title = "The body is too large"
 
 
-class UriTooLong(Refusal):
-    """The address is too long."""
-
-    code = "uri_too_long"
-    title = "The address is too long"
-
-
 class UnsupportedMediaType(Refusal):
     """Send the body uncompressed, in UTF-8, with `Content-Type: application/json`.
 
@@ -95,13 +89,6 @@ class PreconditionRequired(Refusal):
 
     code = "precondition_required"
     title = "Send If-Match with the item's ETag"
-
-
-class TooManyRequests(Refusal):
-    """Slow down, and try again after the time in `Retry-After`."""
-
-    code = "too_many_requests"
-    title = "Too many requests"
 
 
 class InternalError(Refusal):
@@ -121,11 +108,9 @@ STATUS: dict[type[Refusal], int] = {
     Conflict: 409,
     VersionMismatch: 412,
     PayloadTooLarge: 413,
-    UriTooLong: 414,
     UnsupportedMediaType: 415,
     Invalid: 422,
     PreconditionRequired: 428,
-    TooManyRequests: 429,
     InternalError: 500,
     Unavailable: 503,
 }
@@ -153,6 +138,20 @@ def page_path(kind: type[Refusal]) -> str:
     return f"/problems/{kind.code.replace('_', '-')}"
 
 
+def pages() -> list[dict[str, Any]]:
+    """Return what there is to say about each kind of problem."""
+    return [
+        {
+            "code": kind.code,
+            "path": page_path(kind),
+            "status": status_of(kind),
+            "title": kind.title,
+            "explanation": " ".join((kind.__doc__ or "").split()),
+        }
+        for kind in catalogue()
+    ]
+
+
 def problem(refusal: Refusal) -> Response:
     """Return the answer to a refusal."""
     kind = type(refusal)
@@ -173,7 +172,7 @@ def problem(refusal: Refusal) -> Response:
     if status == 401:
         error = ', error="invalid_token"' if isinstance(refusal, InvalidToken) else ""
         response.headers["WWW-Authenticate"] = f'Bearer realm="rollcall"{error}'
-    if status in (429, 503):
+    if status == 503:
         response.headers["Retry-After"] = "1"
     return response
 
