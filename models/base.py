@@ -1,12 +1,14 @@
 """The declarative base, the time type, and the two ways to the database: `fetch_…` and `unit_of_work`."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import psycopg
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
@@ -23,7 +25,9 @@ from sqlalchemy import (
     event,
     text,
 )
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, registry
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
 NAMING = {
@@ -33,6 +37,8 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+IDLE_SECONDS = 5  # A connection that lay idle longer is tried before it is used.
 
 Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER key.
 
@@ -103,7 +109,6 @@ def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
         return options | {"connect_args": {"timeout": 5}}
     bounds = "statement_timeout=1500 lock_timeout=1000 idle_in_transaction_session_timeout=5000 timezone=utc"
     return options | {
-        "pool_pre_ping": True,
         "skip_autocommit_rollback": True,
         "connect_args": {
             "connect_timeout": 2,
@@ -130,6 +135,8 @@ def init_database(app: Flask) -> None:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
+    else:
+        _ping_if_idle(engine)
     # A connection shared by two processes would mix their answers.
     os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
 
@@ -148,24 +155,43 @@ def _begin_immediate(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _ping_if_idle(engine: Engine) -> None:
+    """Try connections that have lain idle: a ping at every use would cost as much as the query it is for."""
+
+    @event.listens_for(engine, "checkin")
+    def note_return(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["returned"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ping(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("returned", time.monotonic()) > IDLE_SECONDS:
+            try:
+                engine.dialect.do_ping(connection)
+            except psycopg.OperationalError as error:
+                raise DisconnectionError from error  # The pool drops it and tries the next.
+
+
 def reader() -> Engine:
     """Return the engine whose statements each stand alone, without a transaction."""
     engine: Engine = current_app.extensions["reader"]
     return engine
 
 
-def fetch_all(statement: Executable) -> Sequence[Row[Any]]:
-    """Return all rows: inside the running unit of work if it has begun, else at once and without a transaction."""
+def fetch_all(statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
+    """Return all rows: inside the running unit of work if it has begun, else at once and without a transaction.
+
+    A statement that is made once, with `bindparam`, costs a fifth less than one that is made for each call.
+    """
     session = db.session()
     if session.in_transaction():
-        return session.execute(statement).all()
+        return session.execute(statement, parameters).all()
     with reader().connect() as connection:
-        return connection.execute(statement).all()
+        return connection.execute(statement, parameters).all()
 
 
-def fetch_one(statement: Executable) -> Row[Any] | None:
+def fetch_one(statement: Executable, **parameters: Any) -> Row[Any] | None:
     """Return the only row, or None."""
-    rows = fetch_all(statement)
+    rows = fetch_all(statement, **parameters)
     return rows[0] if rows else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import VerificationError
 from flask import current_app
 
 from service.errors import Busy, Fault, Invalid
@@ -39,7 +39,7 @@ def matches(password: str, password_hash: str | None) -> bool:
     with _slot():
         try:
             _hasher.verify(password_hash or _UNKNOWN, _normal(password))
-        except (VerificationError, InvalidHashError):
+        except (VerificationError, ValueError):  # The password is wrong, or the hash is none.
             return False
     return password_hash is not None
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, bindparam, select, update
 
 from models import Session, User
 from models.base import db, fetch_one, now
@@ -13,6 +13,18 @@ from service.identity import Identity
 from service.permissions import ROLES
 
 LIFETIME = timedelta(days=90)
+_HOLDER = (
+    select(User.id, User.role)
+    .join(Session, Session.user_id == User.id)
+    .where(
+        Session.id == bindparam("session_id"),
+        User.id == bindparam("user_id"),
+        Session.ended_at.is_(None),
+        Session.expires_at > bindparam("now"),
+        User.is_active,
+        User.deleted_at.is_(None),
+    )
+)
 
 
 class Grant(NamedTuple):
@@ -59,18 +71,7 @@ def _credentials(email: str) -> Row[tuple[int, str | None]] | None:
 def identify(access_token: str) -> Identity:
     """Return who holds an access token, as the database sees them now; raises InvalidToken."""
     claims = tokens.read(access_token)
-    row = fetch_one(
-        select(User.id, User.role)
-        .join(Session, Session.user_id == User.id)
-        .where(
-            Session.id == claims.session_id,
-            User.id == claims.user_id,
-            Session.ended_at.is_(None),
-            Session.expires_at > now(),
-            User.is_active,
-            User.deleted_at.is_(None),
-        )
-    )
+    row = fetch_one(_HOLDER, session_id=claims.session_id, user_id=claims.user_id, now=now())
     if row is None:
         raise InvalidToken
     return Identity(user_id=row.id, permissions=ROLES[row.role], session_id=claims.session_id)

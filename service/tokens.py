@@ -5,6 +5,7 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,22 +16,32 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask import current_app
 from jwt.algorithms import ECAlgorithm
+from jwt.types import Options
 
 from service.errors import InvalidToken
 
 LIFETIME = timedelta(minutes=15)
-CLOCK_SKEW = timedelta(seconds=30)
+CLOCK_SKEW = 30  # Seconds by which the clocks of two instances may differ.
 AUDIENCE = "rollcall"
 MAX_LENGTH = 2048
-CLAIMS = ["iss", "aud", "sub", "iat", "exp", "jti", "sid"]
+# Whether the time is right is asked at each use.
+CHECKS: Options = {
+    "require": ["iss", "aud", "sub", "iat", "exp", "jti", "sid"],
+    "strict_aud": True,
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+}
 PEM = re.compile(r"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----", re.DOTALL)
 
 
 class Claims(NamedTuple):
-    """What a valid token says: whose it is and which session it belongs to."""
+    """What a token says: whose it is, which session it belongs to, and from when to when it is good (Unix time)."""
 
     user_id: int
     session_id: int
+    good_from: int
+    expires_at: int
 
 
 class SigningKey(NamedTuple):
@@ -49,24 +60,38 @@ class KeyRing:
     extension that somebody puts there is ever looked at.
     """
 
-    def __init__(self, pems: list[str]) -> None:
+    def __init__(self, pems: list[str], *, issuer: str) -> None:
         """Load private EC P-256 keys in PEM; raises ValueError where one is something else, or there is none."""
+        self.issuer = issuer
         keys = [_signing_key(pem) for pem in pems]
         if not keys:
             raise ValueError("there is no key")
         self._by_header = {_header(key): key for key in keys}
         self.current = keys[-1]
+        # A signature never changes its mind, so each is checked once; time and session are looked at every time.
+        self.verified = lru_cache(maxsize=4096)(self._verified)
 
     @classmethod
-    def load(cls, source: str) -> "KeyRing":
+    def load(cls, source: str, *, issuer: str) -> "KeyRing":
         """Load the keys of a folder, in the order of their names, or of a PEM text; raises ValueError."""
         if source.startswith("-----BEGIN"):
-            return cls(PEM.findall(source))
-        return cls([path.read_text() for path in sorted(Path(source).glob("*.pem"))])
+            return cls(PEM.findall(source), issuer=issuer)
+        return cls([path.read_text() for path in sorted(Path(source).glob("*.pem"))], issuer=issuer)
 
-    def key_for(self, token: str) -> SigningKey | None:
-        """Return the key that a token's header names, or None where the header is not one of ours."""
-        return self._by_header.get(token.partition(".")[0])
+    def _verified(self, token: str) -> Claims | None:
+        """Return the claims of a token that one of our keys has signed for this service, or None."""
+        key = self._by_header.get(token.partition(".")[0])
+        if key is None or len(token) > MAX_LENGTH:
+            return None
+        try:
+            claims = jwt.decode(token, key.public, algorithms=["ES256"], audience=AUDIENCE, options=CHECKS)
+            good_from, expires_at = max(int(claims["iat"]), int(claims.get("nbf", 0))), int(claims["exp"])
+            found = Claims(int(claims["sub"]), int(claims["sid"]), good_from, expires_at)
+        except (jwt.InvalidTokenError, TypeError, ValueError, OverflowError, RecursionError):
+            return None
+        lifetime = found.expires_at - found.good_from
+        possible = 0 < lifetime <= LIFETIME.total_seconds() and max(found) < 2**63
+        return found if possible and claims["iss"] == self.issuer else None
 
     def public_keys(self) -> list[dict[str, str]]:
         """Return the public keys as JSON Web Keys (RFC 7517)."""
@@ -75,10 +100,10 @@ class KeyRing:
 
 def issue(*, user_id: int, session_id: int) -> str:
     """Return an access token for a session."""
-    key = _ring().current
+    ring = _ring()
     issued = int(time.time())
     claims = {
-        "iss": current_app.config["PUBLIC_URL"],
+        "iss": ring.issuer,
         "aud": AUDIENCE,
         "sub": str(user_id),
         "sid": str(session_id),
@@ -86,31 +111,16 @@ def issue(*, user_id: int, session_id: int) -> str:
         "iat": issued,
         "exp": issued + int(LIFETIME.total_seconds()),
     }
-    return jwt.encode(claims, key.private, algorithm="ES256", headers=key.headers)
+    return jwt.encode(claims, ring.current.private, algorithm="ES256", headers=ring.current.headers)
 
 
 def read(token: str) -> Claims:
-    """Return the claims of a token that we signed and that has not expired; raises InvalidToken."""
-    key = _ring().key_for(token) if len(token) <= MAX_LENGTH else None
-    if key is None:
+    """Return the claims of a token that we signed and that is good now; raises InvalidToken."""
+    claims = _ring().verified(token)
+    now = time.time()
+    if claims is None or not claims.good_from - CLOCK_SKEW <= now < claims.expires_at + CLOCK_SKEW:
         raise InvalidToken
-    try:
-        claims = jwt.decode(
-            token,
-            key.public,
-            algorithms=["ES256"],
-            audience=AUDIENCE,
-            issuer=current_app.config["PUBLIC_URL"],
-            leeway=CLOCK_SKEW,
-            options={"require": CLAIMS, "strict_aud": True},
-        )
-        lifetime = claims["exp"] - claims["iat"]
-        found = Claims(int(claims["sub"]), int(claims["sid"]))
-    except (jwt.InvalidTokenError, TypeError, ValueError, RecursionError):
-        raise InvalidToken from None
-    if not 0 < lifetime <= LIFETIME.total_seconds():
-        raise InvalidToken
-    return found
+    return claims
 
 
 def _ring() -> KeyRing:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import ColumnElement, Row, func, or_, select
+from sqlalchemy import ColumnElement, Row, bindparam, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models import User
@@ -27,6 +27,7 @@ SORTS: dict[str, InstrumentedAttribute[Any]] = {
 _SECRET = {"password_hash", "deleted_at"}
 _COLUMNS = [a.class_attribute for a in User.__mapper__.column_attrs if a.key not in _SECRET]
 _LIVE = select(*_COLUMNS).where(User.deleted_at.is_(None))
+_LIVE_BY_ID = _LIVE.where(User.id == bindparam("user_id"))
 
 
 def create(*, actor: Identity, email: str, name: str, password: str | None = None, **more: Any) -> User:
@@ -64,7 +65,7 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
 def read(user_id: int, *, actor: Identity) -> Row[Any]:
     """Return a user; raises NotFound."""
     check(actor, Permission.USERS_READ, owner_id=user_id)
-    found = fetch_one(_LIVE.where(User.id == user_id))
+    found = fetch_one(_LIVE_BY_ID, user_id=user_id)
     if found is None:
         raise NotFound
     return found

@@ -45,12 +45,21 @@ class Resource(flask_restful.Resource):
 
     def dispatch_request(self, *args: Any, **kwargs: Any) -> ResponseReturnValue:
         """Run the verb; one that may change something runs in one unit of work."""
-        if request.headers.get("Accept", "") not in ANY_ANSWER and not request.accept_mimetypes["application/json"]:
+        if request.headers.get("Accept", "") not in ANY_ANSWER and not _takes_json():
             raise NotAcceptable
         if request.method in SAFE:
             return self.get(*args, **kwargs)
         with unit_of_work():
             return getattr(self, request.method.lower())(*args, **kwargs)
+
+
+def _takes_json() -> bool:
+    """Tell whether the client takes JSON (RFC 9110 §12.5.1): the most specific range that covers it decides."""
+    ranges = [(value.partition(";")[0].strip().lower(), quality) for value, quality in request.accept_mimetypes]
+    for covering in ("application/json", "application/*", "*/*"):
+        if qualities := [quality for value, quality in ranges if value == covering]:
+            return max(qualities) > 0
+    return False
 
 
 def note(function: Callable[..., Any], **facts: Any) -> None:

@@ -16,7 +16,6 @@ from resources.http.problems import InvalidParameter, MalformedBody, PayloadTooL
 from service.errors import Fault, Invalid
 
 MAX_DEPTH = 16
-JSON_TYPES = frozenset({"application/json", "application/json; charset=utf-8", "application/merge-patch+json"})
 
 
 class RequestParser(reqparse.RequestParser):
@@ -93,13 +92,9 @@ class BodyParser(FlaskParser):
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
         """Return the body's object; raises PayloadTooLarge, UnsupportedMediaType, MalformedBody, Invalid."""
         body = _body_of(req)
-        content_type = req.headers.get("Content-Type", "").lower()
-        merge_patch = content_type.startswith("application/merge-patch+json")
-        if content_type.replace('"', "") not in JSON_TYPES or (merge_patch and req.method != "PATCH"):
-            if body or content_type:
-                raise UnsupportedMediaType
+        if not body and "Content-Type" not in req.headers:
             raise MalformedBody("A JSON body is needed.")
-        if req.headers.get("Content-Encoding", "identity") != "identity":
+        if not _is_json(req) or req.headers.get("Content-Encoding", "identity") != "identity":
             raise UnsupportedMediaType
         return _object_of(body)
 
@@ -121,6 +116,12 @@ def use_kwargs(schema: marshmallow.Schema) -> Callable[[Callable[..., Any]], Cal
         return verb
 
     return decorate
+
+
+def _is_json(req: Request) -> bool:
+    """Tell whether the body says that it is JSON in UTF-8; for PATCH, it may say that it is a merge patch."""
+    wanted = {"application/json", "application/merge-patch+json"} if req.method == "PATCH" else {"application/json"}
+    return req.mimetype in wanted and req.mimetype_params.get("charset", "utf-8").lower() == "utf-8"
 
 
 def _body_of(req: Request) -> bytes:

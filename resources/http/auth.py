@@ -7,13 +7,14 @@ from typing import Any
 from flask import g, request
 
 from resources.http.api import note
-from resources.http.problems import InvalidParameter
+from resources.http.arguments import RequestParser
 from service import sessions
-from service.errors import AuthenticationRequired, Fault, Forbidden
+from service.errors import AuthenticationRequired, Forbidden
 from service.identity import ANONYMOUS, Identity
 from service.permissions import Permission
 
 Verb = Callable[..., Any]
+_no_parameters = RequestParser()
 
 
 def requires(
@@ -74,5 +75,4 @@ def _identify(or_anonymous: bool) -> Identity:
 def _refuse_stray_parameters(function: Verb) -> None:
     """Refuse a query string where the verb has no parser that would."""
     if request.query_string and "query" not in getattr(function, "operation", {}):
-        names = [*request.args] or [request.query_string.decode("latin-1")]
-        raise InvalidParameter(faults=[Fault(f"/query/{name}", "unknown", "Not a parameter here.") for name in names])
+        _no_parameters.parse_args()

@@ -46,47 +46,45 @@ class PageParser(RequestParser):
         cursor, number, sort = values.pop("cursor", None), values.pop("page", None), values.pop("sort")
         if cursor is not None and number is not None:
             raise InvalidParameter(faults=[Fault("/query/page", "invalid", "Use either cursor or page.")])
-        g.listing = sort, number
         key, backwards = _read_cursor(cursor, sort) if cursor is not None else (None, False)
-        values["page"] = PageRequest(
-            size=values.pop("per_page"), sort=sort, key=key, backwards=backwards, number=number
-        )
-        return values
+        size = values.pop("per_page")
+        g.listing = PageRequest(size=size, sort=sort, key=key, backwards=backwards, number=number)
+        return {**values, "page": g.listing}
 
 
 def list_members(page: Page) -> dict[str, Any]:
     """Return what an answer says besides its items."""
-    sort, number = g.listing
-    members: dict[str, Any] = {"next_cursor": page.next_key and _write_cursor(page.next_key, sort)}
+    asked: PageRequest = g.listing
+    members: dict[str, Any] = {"next_cursor": page.next_key and _write_cursor(page.next_key, asked.sort)}
     if page.total is not None:
-        members |= {"page": number, "pages": _pages(page), "total": page.total}
+        members |= {"page": asked.number, "pages": _pages(page.total, asked.size), "total": page.total}
     return members
 
 
 def list_headers(page: Page) -> dict[str, str]:
     """Return the Link header (RFC 8288) of a page."""
-    sort, number = g.listing
-    if page.total is None:
+    asked: PageRequest = g.listing
+    places: dict[str, dict[str, Any] | None]
+    if asked.number is None:
         places = {
             "first": {},
-            "prev": page.previous_key and {"cursor": _write_cursor(page.previous_key, sort, backwards=True)},
-            "next": page.next_key and {"cursor": _write_cursor(page.next_key, sort)},
+            "prev": page.previous_key and {"cursor": _write_cursor(page.previous_key, asked.sort, backwards=True)},
+            "next": page.next_key and {"cursor": _write_cursor(page.next_key, asked.sort)},
         }
     else:
-        last = _pages(page)
+        last = _pages(page.total or 0, asked.size)
         places = {
             "first": {"page": 1},
-            "prev": {"page": min(number - 1, last)} if number > 1 else None,
-            "next": {"page": number + 1} if number < last else None,
+            "prev": {"page": min(asked.number - 1, last)} if asked.number > 1 else None,
+            "next": {"page": asked.number + 1} if asked.number < last else None,
             "last": {"page": last},
         }
     links = [f'<{_neighbour(place)}>; rel="{name}"' for name, place in places.items() if place is not None]
     return {"Link": ", ".join(links)}
 
 
-def _pages(page: Page) -> int:
-    per_page = request.args.get("per_page", 20, int)
-    return max(1, -(-(page.total or 0) // per_page))
+def _pages(total: int, size: int) -> int:
+    return max(1, -(-total // size))
 
 
 def _neighbour(place: dict[str, Any]) -> str:
@@ -97,7 +95,11 @@ def _neighbour(place: dict[str, Any]) -> str:
 
 def _write_cursor(key: Key, sort: str, *, backwards: bool = False) -> str:
     text = orjson.dumps([backwards, *key], option=orjson.OPT_UTC_Z)
-    return urlsafe_b64encode(_signature(text, sort) + text).rstrip(b"=").decode()
+    return _encoded(_signature(text, sort) + text)
+
+
+def _encoded(signed: bytes) -> str:
+    return urlsafe_b64encode(signed).rstrip(b"=").decode()
 
 
 def _read_cursor(cursor: str, sort: str) -> tuple[Key, bool]:
@@ -107,7 +109,8 @@ def _read_cursor(cursor: str, sort: str) -> tuple[Key, bool]:
     except ValueError:
         signed = b""
     signature, text = signed[:SIGNATURE_BYTES], signed[SIGNATURE_BYTES:]
-    if not hmac.compare_digest(signature, _signature(text, sort)):
+    # Reading base64 passes over characters that do not belong there; only what we wrote is one of ours.
+    if cursor != _encoded(signed) or not hmac.compare_digest(signature, _signature(text, sort)):
         fault = Fault("/query/cursor", "invalid", "Not a cursor of this list with this sort and these filters.")
         raise InvalidParameter(faults=[fault])
     backwards, value, item_id = orjson.loads(text)

@@ -12,6 +12,8 @@ from service.metadata import MAX_MEMBERS
 from service.normal import EMAIL_LENGTH, EMAIL_PATTERN, INVISIBLE, MANY_LINES, ONE_LINE
 
 NO_EDGE_SPACE = rf"[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}](?:{ONE_LINE}[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}])?"
+MAX_ITEMS = 100
+MAX_TEXT = 1000
 LARGEST = 2**53 - 1  # The integers that every JSON reader keeps exact (RFC 8259 §6).
 
 
@@ -149,7 +151,7 @@ class JsonObject(Strict):
     LEVELS = 3
     NAME = {"minLength": 1, "maxLength": 80, "pattern": f"^{ONE_LINE}$"}
     SCALARS = [
-        {"type": "string", "maxLength": 1000, "pattern": f"^{MANY_LINES}$"},
+        {"type": "string", "maxLength": MAX_TEXT, "pattern": f"^{MANY_LINES}$"},
         {"type": "number", "minimum": -LARGEST, "maximum": LARGEST},
         {"type": "boolean"},
     ]
@@ -164,7 +166,7 @@ class JsonObject(Strict):
         return "MetadataPatch" if self.patch else "Metadata"
 
     def json_schema(self, levels: int = LEVELS) -> dict[str, Any]:
-        values = [*self.SCALARS, {"type": "array", "maxItems": 100, "items": {"anyOf": self.SCALARS}}]
+        values = [*self.SCALARS, {"type": "array", "maxItems": MAX_ITEMS, "items": {"anyOf": self.SCALARS}}]
         if self.patch:
             values.append({"type": "null"})
         if levels > 1:
@@ -182,30 +184,45 @@ class JsonObject(Strict):
             raise ValidationError(Message("too_long", f"Use at most {MAX_MEMBERS} members."))
         if not levels:
             raise ValidationError(Message("too_deep", f"Use at most {self.LEVELS} levels."))
-        result = {}
-        for name, member in value.items():
-            name = unicodedata.normalize("NFC", name)
-            if not 0 < len(name) <= 80 or not re.fullmatch(ONE_LINE, name):
-                raise ValidationError(Message("invalid_format", "A name has 1 to 80 characters that can be seen."))
-            if isinstance(member, dict):
-                result[name] = self._object(member, levels - 1)
-            elif isinstance(member, list):
-                if len(member) > 100:
-                    raise ValidationError({name: [Message("too_long", "Use at most 100 items.")]})
-                result[name] = [self._scalar(item, name) for item in member]
-            elif member is None and self.patch:
-                result[name] = None
-            else:
-                result[name] = self._scalar(member, name)
+        result: dict[str, Any] = {}
+        faults = {}
+        for given, member in value.items():
+            try:
+                name = self._name(given)
+                if name in result:
+                    raise ValidationError(Message("repeated", "Another name is the same in Unicode NFC."))
+                result[name] = self._member(member, levels)
+            except ValidationError as error:
+                faults[given] = error.messages
+        if faults:
+            raise ValidationError(faults)
         return result
 
-    def _scalar(self, value: Any, name: str) -> Any:
+    def _name(self, given: str) -> str:
+        name = unicodedata.normalize("NFC", given)
+        if not 0 < len(name) <= 80 or not re.fullmatch(ONE_LINE, name):
+            raise ValidationError(Message("invalid_format", "A name has 1 to 80 characters that can be seen."))
+        return name
+
+    def _member(self, value: Any, levels: int) -> Any:
+        if isinstance(value, dict):
+            return self._object(value, levels - 1)
+        if value is None and self.patch:
+            return None
+        if not isinstance(value, list):
+            return self._scalar(value)
+        if len(value) > MAX_ITEMS:
+            raise ValidationError(Message("too_long", f"Use at most {MAX_ITEMS} items."))
+        return [self._scalar(item) for item in value]
+
+    def _scalar(self, value: Any) -> Any:
         if isinstance(value, str):
             text = unicodedata.normalize("NFC", value)
-            if len(text) <= 1000 and re.fullmatch(MANY_LINES, text):
-                return text
-            raise ValidationError({name: [Message("invalid_format", "Use at most 1000 characters that can be seen.")]})
+            if len(text) > MAX_TEXT:
+                raise ValidationError(Message("too_long", f"Use at most {MAX_TEXT} characters."))
+            if not re.fullmatch(MANY_LINES, text):
+                raise ValidationError(Message("invalid_characters", "Contains a character that cannot be seen."))
+            return text
         if isinstance(value, bool) or (isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST):
             return value
-        message = Message("invalid_type", "Use a string, a boolean, or a number whose size is below 2 to the 53rd.")
-        raise ValidationError({name: [message]})
+        raise ValidationError(Message("invalid_type", "Use a string, a boolean, or a number of a size below 2^53."))

@@ -1,6 +1,7 @@
 """Field maps, compiled: the output of `flask_restful.marshal`, without its cost for each member of each item."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -43,15 +44,23 @@ def shape_for(field_map: FieldMap, permissions: frozenset[str], only: frozenset[
 
     Raises Forbidden where `only` names a member that the caller may not see.
     """
-    hidden = {
-        name
-        for name, field in field_map.items()
-        if isinstance(field, Restricted) and field.permission not in permissions
-    }
-    if only and only & hidden:
-        raise Forbidden(f"{', '.join(sorted(only & hidden))} needs another permission.")
-    shown = {name: field for name, field in field_map.items() if name not in hidden and (not only or name in only)}
-    return compiled(shown)
+    shown = _visible(field_map, permissions)
+    if only and (hidden := only - shown.keys()):
+        raise Forbidden(f"{', '.join(sorted(hidden))} needs another permission.")
+    return compiled({name: field for name, field in shown.items() if not only or name in only})
+
+
+def _visible(members: Mapping[str, Any], permissions: frozenset[str]) -> dict[str, Any]:
+    """Leave out what needs other permissions, also from maps within the map."""
+    visible = {}
+    for name, field in members.items():
+        if isinstance(field, Restricted) and field.permission not in permissions:
+            continue
+        if isinstance(field, fields.Nested):
+            field = copy(field)
+            field.nested = _visible(field.nested, permissions)
+        visible[name] = field
+    return visible
 
 
 def compiled(members: Mapping[str, Any]) -> Shape:

@@ -9,7 +9,7 @@ from typing import Any
 from service.normal import ONE_LINE
 
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:)(\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_TAG = re.compile(r'(?:W/)?"([0-9]{1,18})"', re.ASCII)
+_TAG = re.compile(r'(?:W/)?"([1-9][0-9]{0,17})"', re.ASCII)
 
 
 class Type:
