@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, tuple_
+from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models.base import fetch_all
 
 Key = tuple[Any, int]
+Columns = tuple[InstrumentedAttribute[Any], ...]
 Sorts = Mapping[str, InstrumentedAttribute[Any]]
+PLACE = ("place_0", "place_1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +41,21 @@ class Page:
     total: int | None = None
 
 
-def page_of(statement: Select[Any], wanted: PageRequest, sorts: Sorts) -> Page:
-    """Run a SELECT as one page in a total order: the sort's column, then id."""
+def page_of(statement: Select[Any], wanted: PageRequest, sorts: Sorts, **parameters: Any) -> Page:
+    """Run a SELECT as one page in a total order: the sort's column, then id.
+
+    The statement should be made once, with its parameters as `bindparam`; what is made of it is kept.
+    """
     name = wanted.sort.removeprefix("-")
-    columns = list(dict.fromkeys((sorts[name], sorts["id"])))
+    columns = tuple(dict.fromkeys((sorts[name], sorts["id"])))
     if wanted.number is not None:
-        return _numbered(statement, wanted, columns)
+        return _numbered(statement, wanted, columns, parameters)
 
     descending = wanted.sort.startswith("-") != wanted.backwards
     if wanted.key is not None:
-        place = tuple_(*wanted.key[-len(columns) :])
-        order = tuple_(*columns)
-        statement = statement.where(order < place if descending else order > place)
-    statement = statement.order_by(*(c.desc() if descending else c for c in columns)).limit(wanted.size + 1)
-
-    found = fetch_all(statement)
+        parameters |= zip(PLACE, wanted.key[-len(columns) :], strict=False)
+    by_key = _by_key(statement, columns, descending, wanted.key is not None)
+    found = fetch_all(by_key, **parameters, limit=wanted.size + 1)
     items, more = found[: wanted.size], len(found) > wanted.size
     if wanted.backwards:
         items = items[::-1]
@@ -64,20 +67,42 @@ def page_of(statement: Select[Any], wanted: PageRequest, sorts: Sorts) -> Page:
     )
 
 
-def _numbered(statement: Select[Any], wanted: PageRequest, columns: list[InstrumentedAttribute[Any]]) -> Page:
-    """Read a page by offset; only ids are skipped over, and the rows joined to the few that remain."""
+@lru_cache(maxsize=512)
+def _by_key(statement: Select[Any], columns: Columns, descending: bool, goes_on: bool) -> Select[Any]:
+    """Return the statement in order, cut to a number of rows, and beginning after a place if it goes on from one."""
+    if goes_on:
+        order = tuple_(*columns)
+        place = tuple_(*(bindparam(name, type_=c.type) for name, c in zip(PLACE, columns, strict=False)))
+        statement = statement.where(order < place if descending else order > place)
+    return statement.order_by(*_directed(columns, descending)).limit(bindparam("limit", type_=Integer))
+
+
+def _numbered(statement: Select[Any], wanted: PageRequest, columns: Columns, parameters: dict[str, Any]) -> Page:
+    """Read a page by offset, and count all."""
     assert wanted.number is not None
-    descending = wanted.sort.startswith("-")
-    order = [c.desc() if descending else c for c in columns]
-    id_column = columns[-1]
-    total = fetch_all(select(func.count()).select_from(statement.with_only_columns(id_column).subquery()))[0][0]
+    count, by_number = _by_number(statement, columns, wanted.sort.startswith("-"))
+    total = fetch_all(count, **parameters)[0][0]
     offset = (wanted.number - 1) * wanted.size
-    ids = statement.with_only_columns(id_column).order_by(*order).limit(wanted.size).offset(offset).subquery()
-    wide = select(*statement.selected_columns).join(ids, ids.c.id == id_column).order_by(*order)
-    items = fetch_all(wide) if offset < total else []
+    items = fetch_all(by_number, **parameters, limit=wanted.size, offset=offset) if offset < total else []
     more = offset + len(items) < total
     return Page(items=items, next_key=_key_of(items[-1], columns) if more and items else None, total=total)
 
 
-def _key_of(row: Row[Any], columns: list[InstrumentedAttribute[Any]]) -> Key:
+@lru_cache(maxsize=512)
+def _by_number(statement: Select[Any], columns: Columns, descending: bool) -> tuple[Select[Any], Select[Any]]:
+    """Return the statement's count, and its page: only ids are skipped over, and whole rows joined to what remains."""
+    id_column = columns[-1]
+    ids = statement.with_only_columns(id_column)
+    skipped = ids.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=BigInteger))
+    order = _directed(columns, descending)
+    page = skipped.order_by(*order).subquery()
+    wide = select(*statement.selected_columns).join(page, page.c.id == id_column).order_by(*order)
+    return select(func.count()).select_from(ids.subquery()), wide
+
+
+def _directed(columns: Columns, descending: bool) -> list[Any]:
+    return [column.desc() if descending else column for column in columns]
+
+
+def _key_of(row: Row[Any], columns: Columns) -> Key:
     return row._mapping[columns[0].key], row._mapping["id"]

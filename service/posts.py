@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, bindparam, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models import Post, User
@@ -19,22 +19,24 @@ SORTS: dict[str, InstrumentedAttribute[Any]] = {
     "updated_at": Post.updated_at,
 }
 _POST = select(*(a.class_attribute for a in Post.__mapper__.column_attrs))
+_BY_AUTHOR = _POST.where(Post.user_id == bindparam("user_id"))
+_BY_ID = _POST.join(User, User.id == Post.user_id).where(Post.id == bindparam("post_id"), User.deleted_at.is_(None))
+_AUTHOR = select(User.id).where(User.id == bindparam("user_id"), User.deleted_at.is_(None))
 
 
 def page_of_user(user_id: int, page: PageRequest, *, actor: Identity) -> Page:
     """Return a page of a user's posts; raises NotFound where there is no such user."""
     check(actor, Permission.POSTS_READ, owner_id=user_id)
-    found = page_of(_POST.where(Post.user_id == user_id), page, SORTS)
-    if fetch_one(_living(user_id)) is None:
+    if fetch_one(_AUTHOR, user_id=user_id) is None:
         raise NotFound
-    return found
+    return page_of(_BY_AUTHOR, page, SORTS, user_id=user_id)
 
 
 def write(*, actor: Identity, user_id: int, title: str, content: str) -> Post:
     """Write a post for a user; raises NotFound."""
     check(actor, Permission.POSTS_WRITE, owner_id=user_id)
     # Locked for reading, so that the author cannot be deleted meanwhile.
-    if db.session.execute(_living(user_id).with_for_update(read=True)).first() is None:
+    if db.session.execute(_AUTHOR.with_for_update(read=True), {"user_id": user_id}).first() is None:
         raise NotFound
     moment = now()
     post = Post(user_id=user_id, title=title, content=content, created_at=moment, updated_at=moment)
@@ -45,7 +47,7 @@ def write(*, actor: Identity, user_id: int, title: str, content: str) -> Post:
 
 def read(post_id: int, *, actor: Identity) -> Row[Any]:
     """Return a post; raises NotFound."""
-    found = fetch_one(_POST.join(User, User.id == Post.user_id).where(Post.id == post_id, User.deleted_at.is_(None)))
+    found = fetch_one(_BY_ID, post_id=post_id)
     if found is None:
         raise NotFound
     check(actor, Permission.POSTS_READ, owner_id=found.user_id)
@@ -66,10 +68,6 @@ def change(post_id: int, *, actor: Identity, expected: Collection[int] | None = 
 def delete(post_id: int, *, actor: Identity, expected: Collection[int] | None = None) -> None:
     """Delete a post; raises NotFound, VersionMismatch."""
     db.session.delete(_locked(post_id, actor=actor, expected=expected))
-
-
-def _living(user_id: int) -> Any:
-    return select(User.id).where(User.id == user_id, User.deleted_at.is_(None))
 
 
 def _locked(post_id: int, *, actor: Identity, expected: Collection[int] | None) -> Post:

@@ -13,7 +13,7 @@ from service.permissions import Permission
 
 Shape = Callable[[Any], Mapping[str, Any]]
 # Fields that return a value of this very type as it is.
-EXACT = {fields.String: "str", fields.Integer: "int", fields.Boolean: "bool"}
+EXACT = {fields.String.format: "str", fields.Integer.format: "int", fields.Boolean.format: "bool"}
 
 
 class FieldMap(dict[str, Any]):
@@ -100,8 +100,11 @@ def _expression(name: str, field: Any, scope: dict[str, Any]) -> str:
         scope[f"{slot}_shape"] = compiled(field.nested)
         one = f"(value := item.{attribute}) is not None and not isinstance(value, (list, tuple))"
         return f"{slot}_shape(value) if {one} else {by_library}"
-    if exact := EXACT.get(type(field)):
-        return f"(value if type(value := item.{attribute}) is {exact} else {by_library})"
+    # The library gives a field's default for None, and its `format` of anything else.
+    scope[f"{slot}_default"] = field.default
+    otherwise = f"({slot}_default if value is None else {by_library})"
+    if type(field).output is fields.Raw.output and (exact := EXACT.get(type(field).format)):
+        return f"(value if type(value := item.{attribute}) is {exact} else {otherwise})"
     if type(field).output is fields.Raw.output and type(field).format is fields.Raw.format:
-        return f"(value if (value := item.{attribute}) is not None else {by_library})"
+        return f"({slot}_default if (value := item.{attribute}) is None else value)"
     return by_library
