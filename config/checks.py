@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from config.refusal import ConfigurationError
 from config.settings import Settings
@@ -14,7 +14,8 @@ ORIGIN = re.compile(
 )
 NEW_SECRET = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 NEW_KEY = "openssl ecparam -name prime256v1 -genkey -noout -out keys/0001.pem"
-KNOWN_SECRETS = ("changeme", "change-me", "secret", "password", "default", "insecure", "example", "your-", "dev")
+POSTGRESQL = {"postgresql", "postgres", "postgresql+psycopg"}
+GUESSABLE = ("changeme", "secretkey", "supersecret", "password", "insecure", "notasecret", "yoursecret", "replaceme")
 
 
 def check(settings: Settings) -> None:
@@ -53,9 +54,12 @@ def _choices(settings: Settings) -> Iterator[str]:
         yield f"REGISTRATION is {settings.REGISTRATION!r}: use open or closed."
     if settings.LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         yield f"LOG_LEVEL is {settings.LOG_LEVEL!r}: use DEBUG, INFO, WARNING or ERROR."
-    if settings.LOG_TARGET not in {"stdout", "syslog"} and not settings.LOG_TARGET.startswith("file:///"):
+    if settings.LOG_TARGET.startswith("file:///"):
+        if not _writable(Path(settings.LOG_TARGET.removeprefix("file://"))):
+            yield f"LOG_TARGET is {settings.LOG_TARGET}, which cannot be written: choose another file."
+    elif settings.LOG_TARGET not in {"stdout", "syslog"}:
         yield f"LOG_TARGET is {settings.LOG_TARGET!r}: use stdout, syslog or file:///path."
-    mail = urlsplit(settings.MAIL_URL)
+    mail = _parts(settings.MAIL_URL)
     if not (
         mail.scheme == "console" or (mail.scheme == "smtp" and mail.hostname) or (mail.scheme == "file" and mail.path)
     ):
@@ -70,9 +74,11 @@ def _database(settings: Settings) -> Iterator[str]:
         path = Path(url.removeprefix("sqlite:///"))
         if not path.is_absolute():
             yield "DATABASE_URL has a relative path: write sqlite:////absolute/path, so that all open the same file."
+        elif re.search("[?#%]", url):
+            yield "DATABASE_URL has one of ? # % in its path, which would mean something else in it: use another name."
         elif not _writable(path):
             yield f"DATABASE_URL names {path}, which cannot be written: choose a folder that this user may write."
-    elif not re.fullmatch(r"postgres(ql)?(\+psycopg)?://.+", url):
+    elif _parts(url).scheme not in POSTGRESQL or len(_parts(url).path) < 2:
         yield "DATABASE_URL is not understood: use sqlite:////absolute/path or postgresql://user@host/name."
 
 
@@ -95,23 +101,34 @@ def _secrets(settings: Settings) -> Iterator[str]:
         yield f"SECRET_KEY is missing: make one with {NEW_SECRET}"
     elif len(secret) < 32:
         yield f"SECRET_KEY is too short: it needs 32 characters; make one with {NEW_SECRET}"
-    elif len(set(secret)) < 10 or secret.lower().startswith(KNOWN_SECRETS):
+    elif _can_be_guessed(secret):
         yield f"SECRET_KEY can be guessed: make one with {NEW_SECRET}"
-    keys = settings.SIGNING_KEYS
-    if not keys:
+    if not settings.SIGNING_KEYS:
         yield f"SIGNING_KEYS is missing: name a folder with a key, made by {NEW_KEY}"
-    elif not keys.startswith("-----BEGIN"):
-        folder = Path(keys)
-        files = sorted(folder.glob("*.pem"))
-        if not files:
-            yield f"SIGNING_KEYS names {folder}, which holds no *.pem file: put a private EC P-256 key there."
-        for file in files:
-            if file.stat().st_mode & 0o077:
-                yield f"SIGNING_KEYS: {file} can be read by others: chmod 600 it."
+    elif not settings.SIGNING_KEYS.startswith("-----BEGIN"):
+        yield from _key_folder(Path(settings.SIGNING_KEYS))
+
+
+def _can_be_guessed(secret: str) -> bool:
+    letters = re.sub("[^a-z]", "", secret.lower())
+    repeats = secret in (secret + secret)[1:-1]
+    return len(set(secret)) < 10 or repeats or any(word in letters for word in GUESSABLE)
+
+
+def _key_folder(folder: Path) -> Iterator[str]:
+    try:
+        modes = {file: file.stat().st_mode for file in sorted(folder.glob("*.pem"))}
+    except OSError:
+        modes = {}
+    if not modes:
+        yield f"SIGNING_KEYS names a folder that holds no *.pem file to read: put a key there, made by {NEW_KEY}"
+    for file, mode in modes.items():
+        if mode & 0o077:
+            yield f"SIGNING_KEYS: {file} can be read by others: chmod 600 it."
 
 
 def _addresses(settings: Settings) -> Iterator[str]:
-    url = urlsplit(settings.PUBLIC_URL)
+    url = _parts(settings.PUBLIC_URL)
     if not settings.PUBLIC_URL:
         yield "PUBLIC_URL is missing: set the https address that clients use."
     elif (
@@ -126,6 +143,16 @@ def _addresses(settings: Settings) -> Iterator[str]:
         yield "PUBLIC_URL is plain http: production needs https."
     if "*" in settings.ALLOWED_HOSTS:
         yield "ALLOWED_HOSTS holds *: name the hosts."
+
+
+def _parts(url: str) -> SplitResult:
+    """Return the parts of a URL; one that cannot be read has none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return urlsplit("")
+    return parts
 
 
 def _origins(settings: Settings) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """One JSON object a line, with secrets and e-mail addresses taken out."""
 
+import json
 import logging
 import re
 import sys
@@ -11,10 +12,10 @@ SECRET_KEYS = frozenset(
     {"password", "token", "access_token", "refresh_token", "authorization", "cookie", "secret", "email"}
 )
 SECRET_VALUES = re.compile(
-    r"[^\s@'\"<>(),;:=\\]+@[^\s@'\"<>(),;:\\]+"  # An e-mail address.
+    r"(?<=://)[^\s@'\"]+(?=@)"  # A user and password in a URL.
+    r"|[^\s@'\"<>(),;:=\\]+@[^\s@'\"<>(),;:\\]+"  # An e-mail address.
     r"|eyJ[\w-]+\.[\w-]+\.[\w-]*"  # A JSON Web Token.
     r"|\$argon2[^\s'\"\\]+"  # A password hash.
-    r"|(?<=://)[^\s/@'\"]+:[^\s/@'\"]+(?=@)"  # A user and password in a URL.
 )
 
 
@@ -29,12 +30,24 @@ class JsonLine(OrjsonFormatter):
         )
 
     def format(self, record: logging.LogRecord) -> str:
-        for key in SECRET_KEYS & record.__dict__.keys():
-            record.__dict__[key] = "(removed)"
         line = super().format(record)
         if "@" in line or "eyJ" in line or "$argon2" in line:
             line = SECRET_VALUES.sub("(removed)", line)
         return line
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """Write the record without its secrets; one that holds what JSON cannot is written as well as may be."""
+        log_data = _without_secrets(log_data)
+        try:
+            return super().jsonify_log_record(log_data)
+        except TypeError:
+            return json.dumps(log_data, default=str)
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: "(removed)" if k in SECRET_KEYS else _without_secrets(v) for k, v in value.items()}
+    return [_without_secrets(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def logging_dictionary(level: str, target: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Every setting, its type, its default in each environment, and its sentence."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +45,9 @@ class Settings:
     )
     PASSWORD_MIN_LENGTH: Annotated[int, "Fewest characters of a new password, 8 to 128."] = 8
     REQUIRE_IF_MATCH: Annotated[bool, "Refuse a change without If-Match (428), so that no update can be lost."] = False
-    MAIL_URL: Annotated[str, "Where mail goes: smtp://host:port, file:///folder or console:. No mail is sent yet."] = "console:"
+    MAIL_URL: Annotated[str, "Where mail will go, once there is any: smtp://host:port, file:///folder or console:."] = (
+        "console:"
+    )
     LOG_LEVEL: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
     LOG_TARGET: Annotated[str, "stdout, syslog, or file:///path (reopened when it is rotated)."] = "stdout"
     ADMIN_EMAIL: Annotated[str, "Address of the first admin, made when there is none."] = "admin@example.com"
@@ -56,8 +59,8 @@ class Settings:
     def complete(self) -> None:
         """Fill in what follows from other settings."""
         if not self.ALLOWED_HOSTS:
-            host = self.PUBLIC_URL.split("://")[-1].split("/")[0].split(":")[0]
-            self.ALLOWED_HOSTS = (*((host,) if host else ()), "localhost", "127.0.0.1", "[::1]")
+            named = re.match(r"https?://(\[[^\]]*\]|[^/:]+)", self.PUBLIC_URL)
+            self.ALLOWED_HOSTS = (*(named.groups() if named else ()), "localhost", "127.0.0.1", "[::1]")
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -101,17 +104,9 @@ DECLARED = {
 
 def load(environ: Mapping[str, str], dotenv: Path = ROOT / ".env") -> Settings:
     """Read the settings from environment variables; raise ConfigurationError on a bad one."""
-    environment = environ.get("APP_ENV", "development").strip()
-    if environment not in ENVIRONMENTS:
-        near = difflib.get_close_matches(environment, ENVIRONMENTS, n=1)
-        meant = f"did you mean {near[0]}?" if near else f"use one of {', '.join(ENVIRONMENTS)}."
-        raise ConfigurationError([f"APP_ENV is {environment!r}: {meant}"])
+    environment = _environment(environ)
     if dotenv.exists():
-        if environment == "production":
-            raise ConfigurationError(
-                [f"{dotenv.name} is for development: move its values to the environment and delete it."]
-            )
-        environ = {**{k: v for k, v in dotenv_values(dotenv).items() if v is not None}, **environ}
+        environ = {**_dotenv_values(dotenv, environment), **environ}
 
     settings = ENVIRONMENTS[environment]()
     settings.sources = {}
@@ -127,6 +122,31 @@ def load(environ: Mapping[str, str], dotenv: Path = ROOT / ".env") -> Settings:
         raise ConfigurationError(refusals)
     settings.complete()
     return settings
+
+
+def _environment(environ: Mapping[str, str]) -> str:
+    try:
+        environment = _raw_value(environ, "APP_ENV")[0] or "development"
+    except ValueError as error:
+        raise ConfigurationError([f"APP_ENV {error}"]) from None
+    if environment not in ENVIRONMENTS:
+        near = difflib.get_close_matches(environment, ENVIRONMENTS, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"use one of {', '.join(ENVIRONMENTS)}."
+        raise ConfigurationError([f"APP_ENV is {environment!r}: {meant}"])
+    return environment
+
+
+def _dotenv_values(dotenv: Path, environment: str) -> dict[str, str]:
+    if environment == "production":
+        raise ConfigurationError(
+            [f"{dotenv.name} is for development: move its values to the environment and delete it."]
+        )
+    values = {name: value for name, value in dotenv_values(dotenv).items() if value is not None}
+    if values.get("APP_ENV", environment) != environment or "APP_ENV_FILE" in values:
+        raise ConfigurationError(
+            [f"{dotenv.name} sets APP_ENV: set it in the environment, since that file is read later."]
+        )
+    return values
 
 
 def _raw_value(environ: Mapping[str, str], name: str) -> tuple[str | None, str]:

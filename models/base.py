@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import orjson
 import psycopg
@@ -123,7 +122,7 @@ def driver_url(url: str) -> str:
     """Name the driver, and let only a migration make a new SQLite file: a lost file must not become an empty one."""
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite":
-        return f"sqlite:///file:{quote(rest.removeprefix('/'))}?mode=rw&uri=true"
+        return f"sqlite:///file:{rest.removeprefix('/')}?mode=rw&uri=true"
     return f"postgresql+psycopg://{rest}"
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from urllib.parse import unquote
 
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -48,7 +47,7 @@ def create_sqlite_file(url: str) -> None:
 def sqlite_path(url: str) -> Path | None:
     """Return the file of a SQLite URL."""
     database = make_url(url).database
-    return Path(unquote(database.removeprefix("file:"))) if database and url.startswith("sqlite") else None
+    return Path(database.removeprefix("file:")) if database and url.startswith("sqlite") else None
 
 
 @contextmanager

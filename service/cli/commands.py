@@ -1,12 +1,12 @@
-"""The commands of the application, and how a refusal looks on a terminal."""
+"""The commands of the application."""
 
 import click
 from flask import Flask, current_app
 
 from models import migrations
 from service import readiness
+from service.cli.refusals import readable_refusals
 from service.cli.users import users_group
-from service.errors import Unavailable
 
 
 def init_cli(app: Flask) -> None:
@@ -17,6 +17,7 @@ def init_cli(app: Flask) -> None:
 
 
 @click.command("migrate-on-start")
+@readable_refusals
 def migrate_on_start() -> None:
     """Bring the database to the newest schema; safe when several replicas start at once."""
     migrations.upgrade_alone(current_app.config["SQLALCHEMY_DATABASE_URI"])
@@ -24,13 +25,10 @@ def migrate_on_start() -> None:
 
 
 @click.command("doctor")
+@readable_refusals
 def doctor() -> None:
     """List every setting with its value and source, and check what the service needs."""
     for name, value, source, meaning in current_app.config["SETTINGS_TABLE"]:
         click.echo(f"{name:<20} {value or '(empty)'}  [{source}]\n{'':<20} {meaning}")
-    try:
-        readiness.check()
-    except Unavailable as refusal:
-        click.echo(f"rollcall: {refusal.detail}", err=True)
-        raise SystemExit(1) from None
+    readiness.check()
     click.echo("All is well.")

@@ -9,14 +9,14 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy import insert, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from models import User
 from models.base import db, fetch_one, serialise, unit_of_work
 from models.paging import PageRequest
 from service import normal, users
+from service.cli.refusals import readable_refusals
 from service.cli.seed import believable_users
-from service.errors import NotFound, Refusal, refusal_from
+from service.errors import NotFound
 from service.identity import Identity
 from service.permissions import ROLES, Permission
 
@@ -26,19 +26,13 @@ users_group = AppGroup("users", help="Accounts: create, list, promote, suspend."
 
 
 def one_unit_of_work(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a command in one unit of work, and end it with a readable line when it is refused."""
+    """Run a command in one unit of work."""
 
+    @readable_refusals
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with unit_of_work():
-                return command(*args, **kwargs)
-        except (Refusal, SQLAlchemyError) as error:
-            refusal = error if isinstance(error, Refusal) else refusal_from(error)
-            if refusal is None:
-                raise
-            faults = "".join(f"\n  {fault.pointer.rpartition('/')[2]}: {fault.detail}" for fault in refusal.faults)
-            raise click.ClickException(refusal.detail + faults) from None
+        with unit_of_work():
+            return command(*args, **kwargs)
 
     return run
 
@@ -60,6 +54,7 @@ def create(email: str, name: str | None, role: str, password: str) -> None:
 @click.option("--q", help="Part of the name or e-mail address.")
 @click.option("--role", type=click.Choice([*ROLES]))
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@readable_refusals
 def list_users(q: str | None, role: str | None, limit: int) -> None:
     """List users, newest first."""
     page = users.search(PageRequest(size=limit, sort="-id"), q=q, role=role)
