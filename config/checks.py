@@ -14,7 +14,9 @@ ORIGIN = re.compile(
 )
 NEW_SECRET = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 NEW_KEY = "openssl ecparam -name prime256v1 -genkey -noout -out keys/0001.pem"
-POSTGRESQL = {"postgresql", "postgres", "postgresql+psycopg"}
+POSTGRESQL = re.compile(
+    r"postgres(?:ql)?(?:\+psycopg)?://(?:[^@\s]*@)?(?:\[[^\]]+\]|[^/:@\s]*)(?::[0-9]{1,5})?/[^/\s]+"
+)
 GUESSABLE = ("changeme", "secretkey", "supersecret", "password", "insecure", "notasecret", "yoursecret", "replaceme")
 
 
@@ -78,7 +80,7 @@ def _database(settings: Settings) -> Iterator[str]:
             yield "DATABASE_URL has one of ? # % in its path, which would mean something else in it: use another name."
         elif not _writable(path):
             yield f"DATABASE_URL names {path}, which cannot be written: choose a folder that this user may write."
-    elif _parts(url).scheme not in POSTGRESQL or len(_parts(url).path) < 2:
+    elif not POSTGRESQL.fullmatch(url):
         yield "DATABASE_URL is not understood: use sqlite:////absolute/path or postgresql://user@host/name."
 
 

@@ -4,7 +4,7 @@ import logging.config
 from typing import Any
 
 import orjson
-from flask import Flask
+from flask import Flask, g, request
 from flask.json.provider import JSONProvider
 from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -40,9 +40,14 @@ class OrjsonProvider(JSONProvider):
 
 
 class Rollcall(Flask):
-    """A Flask application whose JSON is orjson's."""
+    """A Flask application whose JSON is orjson's, and whose unhandled errors can be found by their request."""
 
     json_provider_class = OrjsonProvider
+
+    def log_exception(self, exc_info: Any) -> None:
+        """Log an unhandled error, once."""
+        facts = {"request_id": g.get("request_id"), "method": request.method, "path": request.path}
+        self.logger.error("unhandled error", exc_info=exc_info, extra=facts)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -77,7 +82,6 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "VERSION": VERSION,
         "SETTINGS_TABLE": table(settings),
         "MAX_CONTENT_LENGTH": MAX_BODY,
-        "TRUSTED_HOSTS": list(settings.ALLOWED_HOSTS),
         "SQLALCHEMY_DATABASE_URI": driver_url(settings.DATABASE_URL),
         "SQLALCHEMY_ENGINE_OPTIONS": engine_options(settings.DATABASE_URL, pool_size=settings.THREADS),
     }

@@ -1,5 +1,6 @@
 """Which browser origins may call: those that are spelled out in CORS_ORIGINS, and no others."""
 
+import re
 from datetime import timedelta
 
 from flask import Flask
@@ -11,7 +12,9 @@ EXPOSED = ["ETag", "Link", "Location", "Retry-After", "WWW-Authenticate", "X-Req
 
 def init_cors(app: Flask) -> None:
     """Answer the listed origins; without any, no browser page may read an answer."""
-    origins = list(app.config["CORS_ORIGINS"])
+    # As patterns that match each to the letter: of plain strings, Flask-CORS would ignore the case, and guess that
+    # one with the brackets of an IPv6 address is a pattern.
+    origins = [re.compile(re.escape(origin) + r"\Z") for origin in app.config["CORS_ORIGINS"]]
     if origins:
         CORS(
             app,

@@ -6,7 +6,7 @@ import secrets
 import time
 from urllib.parse import unquote_to_bytes
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 
 from resources.http.problems import BadRequest
 from service.errors import NotFound
@@ -22,6 +22,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+PORT = re.compile(r":[0-9]{1,5}\Z")
 QUIET = frozenset({"health.alive", "health.ready"})
 
 
@@ -54,10 +55,18 @@ def _open() -> None:
     raw = request.environ.get("RAW_URI", "/")
     if raw.startswith("//") or not raw.startswith("/"):
         raise NotFound  # The server would cut off the host, or the slashes, and answer for another address.
-    if "%" in raw:
+    if "%" in raw or not raw.isascii():
         _check_address(raw.encode("latin-1", "replace"))
-    if "Host" not in request.headers and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
-        raise BadRequest("The Host header is missing.")
+    _check_host()
+
+
+def _check_host() -> None:
+    """Refuse a host that is not ours; only before HTTP/1.1 could it be left out (RFC 9112 §3.2)."""
+    host = request.headers.get("Host")
+    if host is None and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        return
+    if PORT.sub("", host or "").lower() not in current_app.config["ALLOWED_HOSTS"]:
+        raise BadRequest("The host is not served here.")
 
 
 def _check_address(raw: bytes) -> None:
