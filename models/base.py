@@ -1,26 +1,25 @@
-"""The declarative base, the time type, and the two ways to the database: `fetch_…` and `unit_of_work`."""
+"""The declarative base, its types, the connection to the database, and the unit of work."""
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import psycopg
-from flask import Flask, current_app
+from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Connection,
     DateTime,
     Dialect,
     Engine,
-    Executable,
     Integer,
     MetaData,
-    Row,
     String,
     event,
     text,
@@ -62,8 +61,12 @@ class Moment(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value is not None else None
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """Return what makes a value read from the database aware, where the driver does not."""
+        if dialect.name != "sqlite":
+            return None
+        read: Any = dialect.type_descriptor(DateTime()).result_processor(dialect, coltype)
+        return lambda value: read(value).replace(tzinfo=UTC) if value is not None else None
 
 
 class JsonObject(TypeDecorator[dict[str, Any]]):
@@ -106,11 +109,11 @@ def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
         "json_deserializer": orjson.loads,
     }
     if url.startswith("sqlite"):
-        return options | {"connect_args": {"timeout": 5}}
+        return options | {"connect_args": {"timeout": 5}, "paramstyle": "named"}
     bounds = "statement_timeout=1500 lock_timeout=1000 idle_in_transaction_session_timeout=5000 timezone=utc"
     return options | {
-        "skip_autocommit_rollback": True,
         "connect_args": {
+            "autocommit": True,  # Of one statement; a unit of work begins by saying so.
             "connect_timeout": 2,
             "tcp_user_timeout": 3000,
             "options": " ".join(f"-c {bound}" for bound in bounds.split()),
@@ -131,18 +134,17 @@ def init_database(app: Flask) -> None:
     db.init_app(app)
     with app.app_context():
         engine = db.engine
-        app.extensions["reader"] = engine.execution_options(isolation_level="AUTOCOMMIT")
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_immediate)
     else:
         _ping_if_idle(engine)
+    event.listen(engine, "begin", _begin)
     # A connection shared by two processes would mix their answers.
     os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # The driver's own BEGIN is deferred, and loses updates.
+    connection.isolation_level = None  # That is autocommit, as on PostgreSQL.
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")  # NORMAL may lose the last commits in a power cut.
@@ -150,9 +152,14 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def _begin_immediate(connection: Any) -> None:
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    """Begin a transaction, which the driver, being in autocommit, does not do by itself.
+
+    SQLite's is for writing from the start: a deferred one lets two processes read and then overwrite each other.
+    """
+    if not connection.get_execution_options().get("alone"):
+        statement = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN"
+        connection.exec_driver_sql(statement)
 
 
 def _ping_if_idle(engine: Engine) -> None:
@@ -169,30 +176,6 @@ def _ping_if_idle(engine: Engine) -> None:
                 engine.dialect.do_ping(connection)
             except psycopg.OperationalError as error:
                 raise DisconnectionError from error  # The pool drops it and tries the next.
-
-
-def reader() -> Engine:
-    """Return the engine whose statements each stand alone, without a transaction."""
-    engine: Engine = current_app.extensions["reader"]
-    return engine
-
-
-def fetch_all(statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
-    """Return all rows: inside the running unit of work if it has begun, else at once and without a transaction.
-
-    A statement that is made once, with `bindparam`, costs a fifth less than one that is made for each call.
-    """
-    session = db.session()
-    if session.in_transaction():
-        return session.execute(statement, parameters).all()
-    with reader().connect() as connection:
-        return connection.execute(statement, parameters).all()
-
-
-def fetch_one(statement: Executable, **parameters: Any) -> Row[Any] | None:
-    """Return the only row, or None."""
-    rows = fetch_all(statement, **parameters)
-    return rows[0] if rows else None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from flask_migrate import upgrade
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from models.base import reader
+from models.base import db
 
 FOLDER = Path(__file__).resolve().parent.parent / "migrations"
 LOCK = 7_266_551  # Any number, as long as every instance takes the same.
@@ -26,7 +26,7 @@ def head() -> str | None:
 
 def current() -> str | None:
     """Return the revision that the database has, or None for an empty one."""
-    with reader().connect() as connection:
+    with db.engine.connect().execution_options(alone=True) as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 

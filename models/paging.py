@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, select, tuple_
+from sqlalchemy import BigInteger, Integer, bindparam, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from models.base import fetch_all
+from models.reading import AnySelect, Record, fetch_all
 
 Key = tuple[Any, int]
 Columns = tuple[InstrumentedAttribute[Any], ...]
@@ -35,13 +35,13 @@ class PageRequest:
 class Page:
     """A page's rows, the keys to go on from in both directions, and, if numbered, the count of all rows."""
 
-    items: Sequence[Row[Any]]
+    items: Sequence[Record]
     next_key: Key | None = None
     previous_key: Key | None = None
     total: int | None = None
 
 
-def page_of(statement: Select[Any], wanted: PageRequest, sorts: Sorts, **parameters: Any) -> Page:
+def page_of(statement: AnySelect, wanted: PageRequest, sorts: Sorts, **parameters: Any) -> Page:
     """Run a SELECT as one page in a total order: the sort's column, then id.
 
     The statement should be made once, with its parameters as `bindparam`; what is made of it is kept.
@@ -68,7 +68,7 @@ def page_of(statement: Select[Any], wanted: PageRequest, sorts: Sorts, **paramet
 
 
 @lru_cache(maxsize=512)
-def _by_key(statement: Select[Any], columns: Columns, descending: bool, goes_on: bool) -> Select[Any]:
+def _by_key(statement: AnySelect, columns: Columns, descending: bool, goes_on: bool) -> AnySelect:
     """Return the statement in order, cut to a number of rows, and beginning after a place if it goes on from one."""
     if goes_on:
         order = tuple_(*columns)
@@ -77,11 +77,11 @@ def _by_key(statement: Select[Any], columns: Columns, descending: bool, goes_on:
     return statement.order_by(*_directed(columns, descending)).limit(bindparam("limit", type_=Integer))
 
 
-def _numbered(statement: Select[Any], wanted: PageRequest, columns: Columns, parameters: dict[str, Any]) -> Page:
+def _numbered(statement: AnySelect, wanted: PageRequest, columns: Columns, parameters: dict[str, Any]) -> Page:
     """Read a page by offset, and count all."""
     assert wanted.number is not None
     count, by_number = _by_number(statement, columns, wanted.sort.startswith("-"))
-    total = fetch_all(count, **parameters)[0][0]
+    total = fetch_all(count, **parameters)[0].total
     offset = (wanted.number - 1) * wanted.size
     items = fetch_all(by_number, **parameters, limit=wanted.size, offset=offset) if offset < total else []
     more = offset + len(items) < total
@@ -89,7 +89,7 @@ def _numbered(statement: Select[Any], wanted: PageRequest, columns: Columns, par
 
 
 @lru_cache(maxsize=512)
-def _by_number(statement: Select[Any], columns: Columns, descending: bool) -> tuple[Select[Any], Select[Any]]:
+def _by_number(statement: AnySelect, columns: Columns, descending: bool) -> tuple[AnySelect, AnySelect]:
     """Return the statement's count, and its page: only ids are skipped over, and whole rows joined to what remains."""
     id_column = columns[-1]
     ids = statement.with_only_columns(id_column)
@@ -97,12 +97,12 @@ def _by_number(statement: Select[Any], columns: Columns, descending: bool) -> tu
     order = _directed(columns, descending)
     page = skipped.order_by(*order).subquery()
     wide = select(*statement.selected_columns).join(page, page.c.id == id_column).order_by(*order)
-    return select(func.count()).select_from(ids.subquery()), wide
+    return select(func.count().label("total")).select_from(ids.subquery()), wide
 
 
 def _directed(columns: Columns, descending: bool) -> list[Any]:
     return [column.desc() if descending else column for column in columns]
 
 
-def _key_of(row: Row[Any], columns: Columns) -> Key:
-    return row._mapping[columns[0].key], row._mapping["id"]
+def _key_of(row: Record, columns: Columns) -> Key:
+    return getattr(row, columns[0].key), row.id

@@ -90,6 +90,6 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 def _key_ring(settings: Settings) -> KeyRing:
     try:
         return KeyRing.load(settings.SIGNING_KEYS, issuer=settings.PUBLIC_URL)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         remedy = "use private EC P-256 keys in PEM."
         refuse_to_start(ConfigurationError([f"SIGNING_KEYS cannot be used ({error}): {remedy}"]))

@@ -174,6 +174,9 @@ CONSTRAINTS: dict[str, type[Refusal]] = {
 }
 
 
+READ_ONLY = "25006"  # PostgreSQL's read_only_sql_transaction.
+
+
 def refusal_from(error: SQLAlchemyError) -> Refusal | None:
     """Return the refusal that a database error means, or None where it is a fault of ours."""
     if isinstance(error, IntegrityError):
@@ -183,11 +186,16 @@ def refusal_from(error: SQLAlchemyError) -> Refusal | None:
         return VersionMismatch()
     if isinstance(error, DataError):
         return Invalid("A value does not fit.")
-    if isinstance(error, (OperationalError, PoolTimeout)) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    ):
+    if isinstance(error, (OperationalError, PoolTimeout)) or _is_out_of_reach(error):
         return Unavailable()
     return None
+
+
+def _is_out_of_reach(error: SQLAlchemyError) -> bool:
+    """Tell whether the connection was lost, or leads to a standby that cannot be written to."""
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) == READ_ONLY
 
 
 def _constraint(error: IntegrityError) -> str:

@@ -8,26 +8,35 @@ import idna
 from service.errors import Fault, Invalid
 
 # Characters that cannot be seen or that change how others are shown: controls, separators of lines, direction marks,
-# zero-width spaces, tags, the replacement character. Joiners stay, because emoji and some scripts need them.
+# fillers, zero-width spaces, tags, the replacement character. Joiners and variation selectors stay, because emoji and
+# some scripts need them; an address does without.
 _TAGS = "\U000e0000-\U000e007f"  # Written out, since no escape for these means the same in Python and in JSON Schema.
-INVISIBLE = r"\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff" + _TAGS
+INVISIBLE = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\u3164\ufeff\uffa0\ufff9-\uffff" + _TAGS
+)
 ONE_LINE = rf"[^\x00-\x1f\x7f-\x9f{INVISIBLE}]*"
+NO_EDGE_SPACE = rf"[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}](?:{ONE_LINE}[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}])?"
 MANY_LINES = rf"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{INVISIBLE}]*"
 
 EMAIL_LENGTH = 120
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-# What is promised to be accepted; addresses with letters beyond ASCII are accepted as well.
-EMAIL_PATTERN = rf"(?=.{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?"
+# What is promised to be accepted, said without look-ahead, so that a program can also make up addresses by it. Longer
+# chains of dots and hyphens, letters beyond ASCII and xn-- forms are accepted as well.
+_ATOM, _LABEL = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]", "[A-Za-z0-9]"
+EMAIL_PATTERN = (
+    rf"(?:{_ATOM}{{1,64}}|{_ATOM}{{1,20}}(?:\.{_ATOM}{{1,20}}){{1,2}})@"
+    rf"(?:(?:{_LABEL}{{1,63}}|{_LABEL}{{1,20}}(?:-{_LABEL}{{1,20}}){{1,2}})\.)+[A-Za-z]{{2,63}}"
+)
 # The dotless i looks like an i, and upper-cases to one: an old way to get another person's mail.
-_LOCAL_PART = re.compile(rf"[^\x00-\x20\x7f-\xa0@\"(),:;<>\[\\\]ı{INVISIBLE}]{{1,64}}")
-_DOMAIN = re.compile(rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
+_LOCAL_PART = re.compile(
+    rf"[^\x00-\x20\x7f-\xa0@\"(),:;<>\[\\\]ı\u200c\u200d\ufe00-\ufe0f\ud800-\udfff{INVISIBLE}]{{1,64}}"
+)
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def key(text: str) -> str:
     """Return the form in which texts are compared, sorted and searched: NFKC, trimmed and case-folded."""
-    folded = unicodedata.normalize("NFKC", text).strip().casefold()
-    return unicodedata.normalize("NFKC", folded)  # Folding can undo the normal form (Unicode TR15).
+    return _folded(text).strip()
 
 
 def name_key(name: str) -> str:
@@ -37,10 +46,12 @@ def name_key(name: str) -> str:
 
 def email_key(email: str) -> str:
     """Return the form by which an address is unique: its key, with the domain in ASCII (RFC 5891); raises Invalid."""
-    local, _, domain = key(email).rpartition("@")
+    local, _, domain = unicodedata.normalize("NFKC", email).strip().rpartition("@")
+    local = _folded(local)
     try:
-        if "xn--" in domain or not domain.isascii():
-            domain = idna.encode(idna.decode(domain, uts46=True), uts46=True).decode()
+        # Not folded before: in a domain ß and ς are letters of their own.
+        is_plain = domain.isascii() and "xn--" not in domain.lower()
+        domain = domain.lower() if is_plain else idna.encode(idna.decode(domain, uts46=True), uts46=True).decode()
     except (idna.IDNAError, UnicodeError):
         raise _not_an_address() from None
     found = f"{local}@{domain}"
@@ -48,6 +59,11 @@ def email_key(email: str) -> str:
     if not well_formed or len(found) > EMAIL_LENGTH:
         raise _not_an_address()
     return found
+
+
+def _folded(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", folded)  # Folding can undo the normal form (Unicode TR15).
 
 
 def _not_an_address() -> Invalid:

@@ -21,11 +21,14 @@ _slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 def check_policy(password: str) -> None:
-    """Refuse a new password that is too short (NIST SP 800-63B-4 §3.1.1); raises Invalid."""
+    """Refuse a new password by its length (NIST SP 800-63B-4 §3.1.1); raises Invalid."""
     least = current_app.config["PASSWORD_MIN_LENGTH"]
     if len(_normal(password)) < least:
         fault = Fault("/json/password", "too_short", f"Use at least {least} characters.")
         raise Invalid("The password is too short.", faults=[fault])
+    if len(password) > MAX_LENGTH:
+        fault = Fault("/json/password", "too_long", f"Use at most {MAX_LENGTH} characters.")
+        raise Invalid("The password is too long.", faults=[fault])
 
 
 def hash_of(password: str) -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models import Post, User
-from models.base import db, fetch_one, now
+from models.base import db, now
 from models.paging import Page, PageRequest, page_of
+from models.reading import Record, fetch_one
 from service.errors import NotFound, VersionMismatch
 from service.identity import Identity
 from service.permissions import Permission, check
@@ -45,7 +46,7 @@ def write(*, actor: Identity, user_id: int, title: str, content: str) -> Post:
     return post
 
 
-def read(post_id: int, *, actor: Identity) -> Row[Any]:
+def read(post_id: int, *, actor: Identity) -> Record:
     """Return a post; raises NotFound."""
     found = fetch_one(_BY_ID, post_id=post_id)
     if found is None:

@@ -3,10 +3,11 @@
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import bindparam, select, update
 
 from models import Session, User
-from models.base import db, fetch_one, now
+from models.base import db, now
+from models.reading import Record, fetch_one
 from service import normal, passwords, tokens
 from service.errors import AccountSuspended, Invalid, InvalidCredentials, InvalidToken
 from service.identity import Identity
@@ -60,7 +61,7 @@ def sign_in(*, email: str, password: str) -> Grant:
     return Grant(token, "Bearer", int(tokens.LIFETIME.total_seconds()), user)
 
 
-def _credentials(email: str) -> Row[tuple[int, str | None]] | None:
+def _credentials(email: str) -> Record | None:
     try:
         email_key = normal.email_key(email)
     except Invalid:

@@ -68,7 +68,7 @@ class KeyRing:
             raise ValueError("there is no key")
         self._by_header = {_header(key): key for key in keys}
         self.current = keys[-1]
-        # A signature never changes its mind, so each is checked once; time and session are looked at every time.
+        # A good signature stays good, so it is checked once; time and session are looked at every time.
         self.verified = lru_cache(maxsize=4096)(self._verified)
 
     @classmethod
@@ -78,20 +78,21 @@ class KeyRing:
             return cls(PEM.findall(source), issuer=issuer)
         return cls([path.read_text() for path in sorted(Path(source).glob("*.pem"))], issuer=issuer)
 
-    def _verified(self, token: str) -> Claims | None:
-        """Return the claims of a token that one of our keys has signed for this service, or None."""
+    def _verified(self, token: str) -> Claims:
+        """Return the claims of a token that one of our keys has signed for this service; raises InvalidToken."""
         key = self._by_header.get(token.partition(".")[0])
         if key is None or len(token) > MAX_LENGTH:
-            return None
+            raise InvalidToken
         try:
             claims = jwt.decode(token, key.public, algorithms=["ES256"], audience=AUDIENCE, options=CHECKS)
             good_from, expires_at = max(int(claims["iat"]), int(claims.get("nbf", 0))), int(claims["exp"])
             found = Claims(int(claims["sub"]), int(claims["sid"]), good_from, expires_at)
         except (jwt.InvalidTokenError, TypeError, ValueError, OverflowError, RecursionError):
-            return None
+            raise InvalidToken from None
         lifetime = found.expires_at - found.good_from
-        possible = 0 < lifetime <= LIFETIME.total_seconds() and max(found) < 2**63
-        return found if possible and claims["iss"] == self.issuer else None
+        if claims["iss"] != self.issuer or not 0 < lifetime <= LIFETIME.total_seconds() or max(found) >= 2**63:
+            raise InvalidToken
+        return found
 
     def public_keys(self) -> list[dict[str, str]]:
         """Return the public keys as JSON Web Keys (RFC 7517)."""
@@ -118,7 +119,7 @@ def read(token: str) -> Claims:
     """Return the claims of a token that we signed and that is good now; raises InvalidToken."""
     claims = _ring().verified(token)
     now = time.time()
-    if claims is None or not claims.good_from - CLOCK_SKEW <= now < claims.expires_at + CLOCK_SKEW:
+    if not claims.good_from - CLOCK_SKEW <= now < claims.expires_at + CLOCK_SKEW:
         raise InvalidToken
     return claims
 
@@ -134,7 +135,10 @@ def _header(key: SigningKey) -> str:
 
 
 def _signing_key(pem: str) -> SigningKey:
-    private = serialization.load_pem_private_key(pem.encode(), password=None)
+    try:
+        private = serialization.load_pem_private_key(pem.encode(), password=None)
+    except TypeError:
+        raise ValueError("a key is under a passphrase") from None
     if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
         raise ValueError("a key is not EC P-256")
     public = private.public_key()

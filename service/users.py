@@ -6,12 +6,13 @@ from functools import lru_cache
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import ColumnElement, Row, Select, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, bindparam, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models import User
-from models.base import db, fetch_one, now, serialise
+from models.base import db, now, serialise
 from models.paging import Page, PageRequest, page_of
+from models.reading import AnySelect, Record, fetch_one
 from service import metadata, normal, passwords, sessions
 from service.errors import Fault, Forbidden, Invalid, LastAdmin, NotFound, RegistrationClosed, VersionMismatch
 from service.identity import Identity
@@ -75,7 +76,7 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
     return user
 
 
-def read(user_id: int, *, actor: Identity) -> Row[Any]:
+def read(user_id: int, *, actor: Identity) -> Record:
     """Return a user; raises NotFound."""
     check(actor, Permission.USERS_READ, owner_id=user_id)
     found = fetch_one(_LIVE_BY_ID, user_id=user_id)
@@ -189,7 +190,7 @@ def _keep_an_admin(user: User) -> None:
 
 
 @lru_cache(maxsize=512)
-def _matching(names: frozenset[str]) -> Select[Any]:
+def _matching(names: frozenset[str]) -> AnySelect:
     return _LIVE.where(*(_FILTERS[name] for name in sorted(names)))
 
 

@@ -1,5 +1,6 @@
 """What every test may ask for: an application on each database, a client, and proof that nothing happened."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -191,12 +192,23 @@ def queries(app: Flask) -> Callable[[], AbstractContextManager[list[str]]]:
         def collect(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
             statements.append(statement)
 
+        class Collector(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                statements.append(record.getMessage())
+
         with app.app_context():
             engine = db.engine
         event.listen(engine, "before_cursor_execute", collect)
+        reading, collector = logging.getLogger("rollcall.reading"), Collector()
+        reading.addHandler(collector)
+        reading.setLevel(logging.DEBUG)
+        reading.propagate = False
         try:
             yield statements
         finally:
             event.remove(engine, "before_cursor_execute", collect)
+            reading.removeHandler(collector)
+            reading.setLevel(logging.NOTSET)
+            reading.propagate = True
 
     return context

@@ -9,9 +9,8 @@ from flask import current_app
 from marshmallow import RAISE, Schema, ValidationError, fields
 
 from service.metadata import MAX_MEMBERS
-from service.normal import EMAIL_LENGTH, EMAIL_PATTERN, INVISIBLE, MANY_LINES, ONE_LINE
+from service.normal import EMAIL_LENGTH, EMAIL_PATTERN, MANY_LINES, NO_EDGE_SPACE, ONE_LINE
 
-NO_EDGE_SPACE = rf"[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}](?:{ONE_LINE}[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}])?"
 MAX_ITEMS = 100
 MAX_TEXT = 1000
 LARGEST = 2**53 - 1  # The integers that every JSON reader keeps exact (RFC 8259 §6).

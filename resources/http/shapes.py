@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import lru_cache
+from keyword import iskeyword
 from typing import Any
 
 import flask_restful
@@ -56,11 +57,21 @@ def _visible(members: Mapping[str, Any], permissions: frozenset[str]) -> dict[st
     for name, field in members.items():
         if isinstance(field, Restricted) and field.permission not in permissions:
             continue
-        if isinstance(field, fields.Nested):
-            field = copy(field)
-            field.nested = _visible(field.nested, permissions)
-        visible[name] = field
+        visible[name] = _without(field, permissions)
     return visible
+
+
+def _without(field: Any, permissions: frozenset[str]) -> Any:
+    """Return a field without what needs other permissions, wherever in it that stands."""
+    if isinstance(field, dict):
+        return _visible(field, permissions)
+    if isinstance(field, fields.Nested):
+        field = copy(field)
+        field.nested = _visible(field.nested, permissions)
+    elif isinstance(field, fields.List):
+        field = copy(field)
+        field.container = _without(field.container, permissions)
+    return field
 
 
 def compiled(members: Mapping[str, Any]) -> Shape:
@@ -88,13 +99,14 @@ def compiled(members: Mapping[str, Any]) -> Shape:
 def _expression(name: str, field: Any, scope: dict[str, Any]) -> str:
     """Return the expression for one member, and put what it needs into the scope."""
     field = field() if isinstance(field, type) else field
-    if isinstance(field, dict):
-        field = fields.Nested(field)
     slot = f"field{len(scope)}"
+    if isinstance(field, dict):  # A map within a map is about the same item.
+        scope[slot] = compiled(field)
+        return f"{slot}(item)"
     scope[slot] = field
     by_library = f"{slot}.output({name!r}, item)"
     attribute = field.attribute or name
-    if not isinstance(attribute, str) or not attribute.isidentifier():
+    if not isinstance(attribute, str) or not attribute.isidentifier() or iskeyword(attribute):
         return by_library
     if type(field) is fields.Nested:
         scope[f"{slot}_shape"] = compiled(field.nested)

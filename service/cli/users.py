@@ -1,6 +1,8 @@
 """`flask users`: accounts from the command line."""
 
+import re
 import secrets
+import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -11,12 +13,13 @@ from flask.cli import AppGroup
 from sqlalchemy import insert, select
 
 from models import User
-from models.base import db, fetch_one, serialise, unit_of_work
+from models.base import db, serialise, unit_of_work
 from models.paging import PageRequest
+from models.reading import fetch_one
 from service import normal, users
 from service.cli.refusals import readable_refusals
 from service.cli.seed import believable_users
-from service.errors import NotFound
+from service.errors import Fault, Invalid, NotFound
 from service.identity import Identity
 from service.permissions import ROLES, Permission
 
@@ -45,7 +48,10 @@ def one_unit_of_work(command: Callable[..., Any]) -> Callable[..., Any]:
 @one_unit_of_work
 def create(email: str, name: str | None, role: str, password: str) -> None:
     """Create a user."""
-    name = name or email.partition("@")[0]
+    name = unicodedata.normalize("NFC", name or email.partition("@")[0])
+    if not (2 <= len(name) <= 80 and re.fullmatch(normal.NO_EDGE_SPACE, name)):
+        told = "Use 2 to 80 characters that can be seen, with no space at either end."
+        raise Invalid(faults=[Fault("/json/name", "invalid_format", told)])
     user = users.create(actor=OPERATOR, email=email, name=name, role=role, password=password)
     click.echo(f"Created {role} {user.id}: {user.email}")
 

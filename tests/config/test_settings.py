@@ -1,0 +1,406 @@
+"""Settings: what is refused at the start, in which words, and what is never said."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from config.checks import check
+from config.development import new_signing_key
+from config.refusal import ConfigurationError
+from config.settings import DECLARED, ENVIRONMENTS, SECRET_SETTINGS, Settings, load, misspelled, table
+from models.migrations import upgrade_alone
+from resources.app import create_app
+from tests.processes import CHECK_CONFIG, DOCTOR, run
+
+NOWHERE = Path("/nonexistent/.env")
+SECRET = "hD4-uQx0f7pLw_9sVbE2yTzKc6RjNnAi"
+SIGNING_KEY = new_signing_key()
+PRODUCTION = {
+    "APP_ENV": "production",
+    "DATABASE_URL": "postgresql://app@db.example/users",
+    "SECRET_KEY": SECRET,
+    "SIGNING_KEYS": SIGNING_KEY,
+    "PUBLIC_URL": "https://users.example.com",
+    "REGISTRATION": "closed",
+}
+
+
+def loaded(environ: Mapping[str, str] = {}, dotenv: Path = NOWHERE) -> Settings:
+    return load({**PRODUCTION, **environ}, dotenv)
+
+
+def refusals(environ: Mapping[str, str], dotenv: Path = NOWHERE) -> list[str]:
+    try:
+        check(load(environ, dotenv))
+    except ConfigurationError as error:
+        return error.refusals
+    return []
+
+
+def test_complete_settings_are_accepted():
+    settings = loaded()
+
+    check(settings)
+
+    assert settings.APP_ENV == "production" and settings.REGISTRATION == "closed"
+    assert settings.sources["SECRET_KEY"] == "environment" and settings.sources["PORT"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("APP_ENV", "prodution", "is 'prodution': did you mean production?"),
+        ("APP_ENV", "live", "is 'live': use one of development, testing, production."),
+        ("SECRET_KEY", "", "is missing"),
+        ("SECRET_KEY", SECRET[:31], "is too short"),
+        ("SECRET_KEY", "abcdefghi" * 4, "can be guessed"),
+        ("SECRET_KEY", "0123456789" * 4, "can be guessed"),
+        ("SECRET_KEY", "changeme-" + SECRET, "can be guessed"),
+        ("SECRET_KEY", "CHANGE_ME_TO_A_COMPLEX_RANDOM_SECRET_KEY", "can be guessed"),
+        ("SECRET_KEY", "your-super-secret-jwt-token-with-at-least-32-characters-long", "can be guessed"),
+        ("SECRET_KEY", "django-insecure-" + SECRET, "can be guessed"),
+        ("SECRET_KEY", "dev-secret-key-for-my-laptop-only", "can be guessed"),
+        ("CORS_ORIGINS", "*", "holds '*'"),
+        ("CORS_ORIGINS", "null", "holds 'null'"),
+        ("CORS_ORIGINS", "https://*.example.com", "holds 'https://*.example.com'"),
+        ("CORS_ORIGINS", r"https://.*\.example\.com", "holds "),
+        ("CORS_ORIGINS", "https://app.example.com/", "holds 'https://app.example.com/'"),
+        ("CORS_ORIGINS", "https://App.example.com", "holds 'https://App.example.com'"),
+        ("CORS_ORIGINS", "https://app.example.com\nhttps://b.example.com", "holds "),
+        ("CORS_ORIGINS", "app.example.com", "holds 'app.example.com'"),
+        ("CORS_ORIGINS", "https://good.example.com,http://app.example.com", "holds http://app.example.com"),
+        ("DATABASE_URL", "", "is missing"),
+        ("DATABASE_URL", "mysql://app@db/users", "is not understood"),
+        ("DATABASE_URL", "sqlite://", "is not understood"),
+        ("DATABASE_URL", "sqlite:///rollcall.db", "has a relative path"),
+        ("DATABASE_URL", "sqlite:///:memory:", "has a relative path"),
+        ("DATABASE_URL", "sqlite:////proc/rollcall.db", "cannot be written"),
+        ("DATABASE_URL", f"sqlite:///{__file__}/rollcall.db", "cannot be written"),
+        ("DATABASE_URL", "sqlite:////nonexistent/rollcall.db", "cannot be written"),
+        ("DATABASE_URL", "sqlite:////tmp", "cannot be written"),
+        ("DATABASE_URL", "postgresql://app@db:port/users", ""),
+        ("DATABASE_URL", "postgresql://app:canary", ""),
+        ("REGISTRATION", "", "is missing"),
+        ("REGISTRATION", "anybody", "is 'anybody'"),
+        ("SIGNING_KEYS", "", "is missing"),
+        ("SIGNING_KEYS", "/nonexistent", "holds no *.pem file"),
+        ("PUBLIC_URL", "", "is missing"),
+        ("PUBLIC_URL", "http://users.example.com", "is plain http"),
+        ("PUBLIC_URL", "https://users.example.com/", "is 'https://users.example.com/'"),
+        ("PUBLIC_URL", "users.example.com", "is 'users.example.com'"),
+        ("PUBLIC_URL", "https://[users", ""),
+        ("ALLOWED_HOSTS", "users.example.com,*", "holds *"),
+        ("MAIL_URL", "sendmail:", "is not understood"),
+        ("MAIL_URL", "smtp:", "is not understood"),
+        ("MAIL_URL", "smtp://[::1", "is not understood"),
+        ("LOG_LEVEL", "verbose", "is 'verbose'"),
+        ("LOG_TARGET", "file:log", "is 'file:log'"),
+        ("PORT", "0", "is 0: use 1 to 65535."),
+        ("PORT", "65536", "is 65536: use 1 to 65535."),
+        ("PORT", "http", "is 'http': use a whole number."),
+        ("PORT", "٨٠", "is '٨٠': use a whole number."),
+        ("PORT", "-1", "is '-1': use a whole number."),
+        ("PORT", "8000.0", "is '8000.0': use a whole number."),
+        ("PORT", "", "is '': use a whole number."),
+        ("THREADS", "257", "is 257: use 1 to 256."),
+        ("WEB_CONCURRENCY", "0", "is 0: use 1 to 256."),
+        ("TRUSTED_PROXIES", "11", "is 11: use 0 to 10."),
+        ("PASSWORD_MIN_LENGTH", "7", "is 7: use 8 to 128."),
+        ("REQUIRE_IF_MATCH", "yes", "is 'yes': use true or false."),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line_that_names_the_variable(variable, value, said):
+    (line,) = refusals({**PRODUCTION, variable: value})
+
+    assert line.startswith(f"{variable} ") and said in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("missing", ["DATABASE_URL", "PUBLIC_URL", "REGISTRATION", "SECRET_KEY", "SIGNING_KEYS"])
+def test_production_has_no_default_for_what_matters(missing):
+    (line,) = refusals({name: value for name, value in PRODUCTION.items() if name != missing})
+
+    assert line.startswith(f"{missing} is missing")
+
+
+def test_every_fault_is_told_at_once():
+    lines = refusals({**PRODUCTION, "PUBLIC_URL": "http://users.example.com", "THREADS": "0", "SECRET_KEY": "short"})
+
+    assert {line.split()[0] for line in lines} == {"PUBLIC_URL", "SECRET_KEY", "THREADS"}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"CORS_ORIGINS": "https://app.example.com, https://[::1]:8443,https://xn--bcher-kva.example"},
+        {"SECRET_KEY": "dEvh" + SECRET},
+        {"DATABASE_URL": "postgres://app:can/ary@db/users"},
+        {"APP_ENV": "testing", "PUBLIC_URL": "http://localhost:8000", "CORS_ORIGINS": "http://localhost:3000"},
+        {"LOG_TARGET": "file:///var/log/rollcall.log"},
+        {"MAIL_URL": "smtp://mail.example:587"},
+    ],
+)
+def test_a_good_value_is_accepted(variables):
+    assert refusals({**PRODUCTION, **variables}) == []
+
+
+@pytest.mark.parametrize(
+    ("public_url", "host"),
+    [
+        ("https://users.example.com", "users.example.com"),
+        ("https://users.example.com:8443/accounts", "users.example.com"),
+        ("https://[2001:db8::1]:8443", "[2001:db8::1]"),
+    ],
+)
+def test_the_public_address_is_always_answered(public_url, host):
+    assert loaded({"PUBLIC_URL": public_url}).ALLOWED_HOSTS[0] == host
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "  "])
+def test_space_around_a_value_does_not_count(tmp_path, ending):
+    file = tmp_path / "secret"
+    file.write_text(SECRET + ending)
+    without = {name: value for name, value in PRODUCTION.items() if name != "SECRET_KEY"}
+
+    from_environment = load({**without, "SECRET_KEY": SECRET + ending}, NOWHERE)
+    from_file = load({**without, "SECRET_KEY_FILE": str(file)}, NOWHERE)
+
+    assert from_environment.SECRET_KEY == from_file.SECRET_KEY == SECRET
+    assert from_file.sources["SECRET_KEY"] == str(file)
+
+
+@pytest.mark.parametrize("name", sorted(set(DECLARED) - {"APP_ENV"}))
+def test_every_setting_can_be_read_from_a_file(tmp_path, name):
+    text = {int: "8", bool: "true"}.get(DECLARED[name].__origin__, "a text")
+    (tmp_path / "value").write_text(f"{text}\n")
+    environ = {key: value for key, value in PRODUCTION.items() if key != name}
+
+    settings = load({**environ, f"{name}_FILE": str(tmp_path / "value")}, NOWHERE)
+
+    assert settings[name] in (8, True, "a text", ("a text",))
+
+
+def test_a_setting_given_twice_is_refused(tmp_path):
+    (tmp_path / "secret").write_text(SECRET)
+
+    lines = refusals({**PRODUCTION, "SECRET_KEY_FILE": str(tmp_path / "secret")})
+
+    assert lines == ["SECRET_KEY is set twice: unset it or SECRET_KEY_FILE."]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "FileNotFoundError"), (b"\xff\xfe", "UnicodeDecodeError")], ids=["gone", "binary"]
+)
+def test_an_unreadable_file_is_refused(tmp_path, content, reason):
+    if content:
+        (tmp_path / "secret").write_bytes(content)
+    environ = {name: value for name, value in PRODUCTION.items() if name != "SECRET_KEY"}
+
+    lines = refusals({**environ, "SECRET_KEY_FILE": str(tmp_path / "secret")})
+
+    assert lines == [f"SECRET_KEY cannot be read from the file that SECRET_KEY_FILE names: {reason}."]
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o666])
+def test_a_signing_key_that_others_can_read_is_refused(tmp_path, mode):
+    key = tmp_path / "0001.pem"
+    key.write_text(SIGNING_KEY)
+    key.chmod(mode)
+
+    (line,) = refusals({**PRODUCTION, "SIGNING_KEYS": str(tmp_path)})
+
+    assert line == f"SIGNING_KEYS: {key} can be read by others: chmod 600 it."
+
+
+def test_a_signing_key_that_only_its_owner_can_read_is_accepted(tmp_path):
+    key = tmp_path / "0001.pem"
+    key.touch(0o600)
+    key.write_text(SIGNING_KEY)
+
+    assert refusals({**PRODUCTION, "SIGNING_KEYS": str(tmp_path)}) == []
+
+
+def test_a_signing_key_that_leads_nowhere_is_refused(tmp_path):
+    (tmp_path / "0001.pem").symlink_to(tmp_path / "gone")
+
+    (line,) = refusals({**PRODUCTION, "SIGNING_KEYS": str(tmp_path)})
+
+    assert line.startswith("SIGNING_KEYS")
+
+
+def test_dotenv_serves_development_and_the_environment_wins(tmp_path):
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("PORT=9000\nTHREADS=3\n")
+
+    settings = loaded({"APP_ENV": "development", "THREADS": "4"}, dotenv)
+
+    assert (settings.PORT, settings.THREADS) == (9000, 4)
+
+
+def test_dotenv_is_refused_in_production(tmp_path):
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("")
+
+    (line,) = refusals(PRODUCTION, dotenv)
+
+    assert line.startswith(".env is for development")
+
+
+@pytest.mark.parametrize("place", [".env", "APP_ENV_FILE"])
+def test_the_environment_and_its_defaults_never_disagree(tmp_path, place):
+    file, environ = tmp_path / "file", {name: value for name, value in PRODUCTION.items() if name != "APP_ENV"}
+    file.write_text("APP_ENV=production" if place == ".env" else "production")
+
+    try:
+        settings = load(environ, file) if place == ".env" else load({**environ, place: str(file)}, NOWHERE)
+    except ConfigurationError:
+        return
+
+    assert isinstance(settings, ENVIRONMENTS[settings.APP_ENV])
+
+
+def test_a_misspelled_variable_is_warned_of():
+    warnings = misspelled({"REGISTRATON": "open", "SECRET_KEY_FILES": "x", "PATH": "/bin", "HOME": "/", "LANG": "C"})
+
+    assert warnings == [
+        "REGISTRATON is not a setting: did you mean REGISTRATION?",
+        "SECRET_KEY_FILES is not a setting: did you mean SECRET_KEY_FILE?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SECRET_KEY", "canary"),
+        ("SECRET_KEY", "canarycanarycanarycanarycanarycanary"),
+        ("SECRET_KEY", "changeme-canary-0123456789-abcdefghij"),
+        ("DATABASE_URL", "mysql://app:canary@db/users"),
+        ("DATABASE_URL", "postgresql://app:canary"),
+        ("DATABASE_URL", "postgresql//app:canary@db/users"),
+        ("DATABASE_URL", "sqlite:///relative?key=canary"),
+        ("MAIL_URL", "imap://me:canary@mail.example"),
+        ("MAIL_URL", "smtp://me:canary@[::1"),
+        ("SIGNING_KEYS", '"-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----"'),
+        ("SIGNING_KEYS", "MIGHAgEAMBMGByqGSMcanary"),
+        ("SIGNING_KEYS", "canary" * 100),
+    ],
+)
+def test_a_refusal_does_not_say_the_secret(variable, value):
+    (line,) = refusals({**PRODUCTION, variable: value})
+
+    assert line.startswith(variable)
+    assert "canary" not in line
+
+
+@pytest.mark.parametrize("pem", ["canary", "-----BEGIN CANARY-----\ncanary\n-----END CANARY-----", "encrypted"])
+def test_a_key_that_cannot_be_used_is_refused_in_one_line_without_it(tmp_path, pem):
+    if pem == "encrypted":
+        pem = ENCRYPTED
+    if not pem.startswith("-----BEGIN"):
+        (tmp_path / "0001.pem").touch(0o600)
+        (tmp_path / "0001.pem").write_text(pem)
+        pem = str(tmp_path)
+
+    ended = run(*CHECK_CONFIG, SIGNING_KEYS=pem)
+
+    assert ended.returncode == 2
+    assert one_line(ended.stderr).startswith("rollcall: SIGNING_KEYS cannot be used")
+    assert "canary" not in ended.stderr.lower() and "MHcC" not in ended.stderr
+
+
+def test_the_table_hides_every_secret():
+    looks_secret = {name for name in DECLARED if re.search(r"(KEYS?|PASSWORD|SECRET|TOKEN|(?<!PUBLIC)_URL)$", name)}
+    settings = loaded()
+    for name in looks_secret:
+        setattr(settings, name, "canary")
+
+    rows = {name: value for name, value, _, _ in table(settings)}
+
+    assert looks_secret <= SECRET_SETTINGS
+    assert {rows[name] for name in SECRET_SETTINGS} == {"(hidden)"}
+    assert "canary" not in str(rows)
+
+
+def test_every_setting_is_documented_in_one_sentence():
+    capitals = {name for kind in (Settings, *ENVIRONMENTS.values()) for name in vars(kind) if name.isupper()}
+
+    meanings = {name: meaning for name, _, _, meaning in table(loaded())}
+
+    assert capitals - {"TESTING"} == set(DECLARED) == set(meanings)
+    for meaning in meanings.values():
+        assert re.fullmatch(r"\S.{9,}\S\.", meaning)
+
+
+@pytest.mark.parametrize("command", [DOCTOR, CHECK_CONFIG], ids=["flask", "gunicorn"])
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("APP_ENV", "prodution", "APP_ENV is 'prodution': did you mean production?"),
+        ("SECRET_KEY", "canary", "SECRET_KEY is too short"),
+        ("PORT", "http", "PORT is 'http': use a whole number."),
+        ("LOG_TARGET", "file:///nonexistent/rollcall.log", "LOG_TARGET"),
+    ],
+)
+def test_a_bad_setting_ends_the_process_with_status_2_and_one_line(command, variable, value, said):
+    ended = run(*command, **{variable: value})
+
+    assert ended.returncode == 2
+    assert one_line(ended.stderr).startswith(f"rollcall: {said}")
+    assert ended.stdout == "" and "canary" not in ended.stderr
+
+
+def test_good_settings_pass_the_check_of_gunicorn(migrated_sqlite):
+    ended = run(*CHECK_CONFIG, DATABASE_URL=migrated_sqlite)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_doctor_lists_every_setting_and_no_secret(migrated_sqlite):
+    secrets = {"SECRET_KEY": SECRET, "ADMIN_PASSWORD": "canary password"}
+
+    ended = run(*DOCTOR, DATABASE_URL=migrated_sqlite, REGISTRATON="open", **secrets)
+
+    assert ended.returncode == 0
+    assert ended.stdout.endswith("All is well.\n")
+    assert one_line(ended.stderr) == "rollcall: REGISTRATON is not a setting: did you mean REGISTRATION?"
+    for name, hint in DECLARED.items():
+        assert re.search(rf"^{name} .+\[\S+\]\n +{re.escape(hint.__metadata__[0])}$", ended.stdout, re.MULTILINE)
+    for secret in (*secrets.values(), "PRIVATE KEY", migrated_sqlite):
+        assert secret not in ended.stdout
+
+
+def test_doctor_says_when_the_database_is_not_there(tmp_path):
+    ended = run(*DOCTOR, DATABASE_URL=f"sqlite:///{tmp_path}/rollcall.db")
+
+    assert ended.returncode == 1
+    assert one_line(ended.stderr).endswith(": The database cannot be reached.")
+
+
+@pytest.fixture
+def migrated_sqlite(tmp_path, settings_for) -> str:
+    """Return the URL of a SQLite database at the newest revision."""
+    url = f"sqlite:///{tmp_path}/rollcall.db"
+    app = create_app(settings_for(url))
+    with app.app_context():
+        upgrade_alone(app.config["SQLALCHEMY_DATABASE_URI"])
+    return url
+
+
+def one_line(text: str) -> str:
+    """Return a text that is a single line, without its end."""
+    assert text.count("\n") == 1 and text.endswith("\n"), text
+    return text.rstrip("\n")
+
+
+# A key under a passphrase, which nobody can type into a server.
+ENCRYPTED = """-----BEGIN EC PRIVATE KEY-----
+Proc-Type: 4,ENCRYPTED
+DEK-Info: AES-128-CBC,F8B9F72B5025813FC263E17E6B8F6843
+
+VFaQ6IOfnHpWoc/cyCH0b7QqaohtFtJG+CWBPv84eByzkhOGRWENP5H13cEJgbF+
+bwN/BGw4bpWeF8/kY1dQItOiqrk8uOwfvkViQomaOp0uTSpPhcCiKVh6H0++pxxc
+A9SIhymssBjzh3QisozN2vn3HTmwcddXyFd888/l4I0=
+-----END EC PRIVATE KEY-----
+"""

@@ -1,0 +1,1 @@
+"""What the service does: the rules, without HTTP."""
