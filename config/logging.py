@@ -62,6 +62,7 @@ def logging_dictionary(level: str, target: str) -> dict[str, Any]:
             "gunicorn.error": {"level": level, "propagate": True, "handlers": []},
             "gunicorn.access": {"level": level, "propagate": True, "handlers": []},
             "alembic": {"level": "WARNING"},
+            "flask_cors": {"level": "WARNING"},
         },
     }
 

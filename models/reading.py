@@ -1,6 +1,5 @@
 """Reads: statements that are compiled once and run on the driver itself, outside a transaction if none has begun."""
 
-import logging
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -10,8 +9,6 @@ from sqlalchemy import Dialect, Select
 from sqlalchemy.exc import DBAPIError
 
 from models.base import db
-
-log = logging.getLogger("rollcall.reading")
 
 AnySelect = Select[*tuple[Any, ...]]
 
@@ -50,7 +47,6 @@ class Reading:
         """Return all rows."""
         if parameters.keys() != self.wanted:
             raise TypeError(f"The statement takes {sorted(self.wanted)}, not {sorted(parameters)}.")
-        log.debug("%s", self.sql)
         values = {**self.fixed, **parameters}
         for name, process in self.to_driver.items():
             values[name] = process(values[name])

@@ -16,6 +16,8 @@ class Permission(StrEnum):
     POSTS_WRITE = "posts:write"
 
 
+# What lets somebody see the things that a permission lets others change.
+READING = {Permission.USERS_WRITE: Permission.USERS_READ, Permission.POSTS_WRITE: Permission.POSTS_READ}
 ROLES: dict[str, frozenset[str]] = {
     "member": frozenset(),
     "support": frozenset({Permission.USERS_READ, Permission.POSTS_READ}),
@@ -24,9 +26,14 @@ ROLES: dict[str, frozenset[str]] = {
 
 
 def check(actor: Identity, permission: Permission, *, owner_id: int) -> None:
-    """Let the owner or a holder of the permission pass; to anybody else the object does not exist (NotFound)."""
-    if actor.user_id != owner_id and permission not in actor.permissions:
-        raise NotFound
+    """Let the owner or a holder of the permission pass.
+
+    Others are refused: with Forbidden if they may at least read such things, else, since to them it does not exist,
+    with NotFound.
+    """
+    if actor.user_id == owner_id or permission in actor.permissions:
+        return
+    raise Forbidden if READING.get(permission) in actor.permissions else NotFound
 
 
 def check_grant(actor: Identity, role: str) -> None:

@@ -1,12 +1,13 @@
 """What every test may ask for: an application on each database, a client, and proof that nothing happened."""
 
-import logging
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask
 from sqlalchemy import delete, event, select
@@ -182,33 +183,42 @@ def nothing_changes(snapshot: Callable[[], dict[str, list[Any]]]) -> Callable[[]
 
 
 @pytest.fixture
-def queries(app: Flask) -> Callable[[], AbstractContextManager[list[str]]]:
-    """Return a context that collects the statements sent to the database."""
+def queries(app: Flask) -> Callable[..., AbstractContextManager[list[Any]]]:
+    """Return a context that collects the statements that reach the driver, however they are sent."""
 
     @contextmanager
-    def context() -> Iterator[list[str]]:
-        statements: list[str] = []
+    def context(of: Flask = app) -> Iterator[list[Any]]:
+        statements: list[Any] = []
 
-        def collect(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            statements.append(statement)
+        def collect(statement: Any) -> None:
+            if not str(statement).startswith(("BEGIN", "COMMIT", "ROLLBACK", "SELECT pg_advisory")):
+                statements.append(statement)
 
-        class Collector(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                statements.append(record.getMessage())
+        class Cursor(psycopg.Cursor):
+            def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+                collect(query)
+                return super().execute(query, *args, **kwargs)
 
-        with app.app_context():
+        def watch(connection: Any, *_: Any) -> None:
+            if isinstance(connection, sqlite3.Connection):
+                connection.set_trace_callback(collect)
+            else:
+                connection.cursor_factory = Cursor
+
+        def leave(connection: Any, *_: Any) -> None:
+            if isinstance(connection, sqlite3.Connection):
+                connection.set_trace_callback(None)
+            elif connection is not None:
+                connection.cursor_factory = psycopg.Cursor
+
+        with of.app_context():
             engine = db.engine
-        event.listen(engine, "before_cursor_execute", collect)
-        reading, collector = logging.getLogger("rollcall.reading"), Collector()
-        reading.addHandler(collector)
-        reading.setLevel(logging.DEBUG)
-        reading.propagate = False
+        event.listen(engine, "checkout", watch)
+        event.listen(engine, "checkin", leave)
         try:
             yield statements
         finally:
-            event.remove(engine, "before_cursor_execute", collect)
-            reading.removeHandler(collector)
-            reading.setLevel(logging.NOTSET)
-            reading.propagate = True
+            event.remove(engine, "checkout", watch)
+            event.remove(engine, "checkin", leave)
 
     return context

@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -29,10 +30,11 @@ def environment(**variables: str) -> dict[str, str]:
     return inherited() | good | variables
 
 
-def run(module: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python module to its end."""
+def run(module: str, *arguments: str, folder: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python module to its end, in the project's folder or another."""
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True)
+    variables = {"PYTHONPATH": str(ROOT), **variables}
+    return subprocess.run(command, cwd=folder, env=environment(**variables), capture_output=True, text=True)
 
 
 def at_once(count: int, work: Callable[[], Any]) -> list[Any]:

@@ -98,6 +98,7 @@ class InternalError(Refusal):
     title = "Something went wrong here"
 
 
+MOST_FAULTS = 100  # Named in one answer, which must not grow with what was sent.
 STATUS: dict[type[Refusal], int] = {
     BadRequest: 400,
     AuthenticationRequired: 401,
@@ -166,7 +167,7 @@ def problem(refusal: Refusal) -> Response:
         "request_id": g.request_id,
     }
     if refusal.faults:
-        body["errors"] = [fault._asdict() for fault in refusal.faults]
+        body["errors"] = [fault._asdict() for fault in refusal.faults[:MOST_FAULTS]]
     response = Response(orjson.dumps(body), status, content_type="application/problem+json")
     response.headers["Cache-Control"] = "no-store"
     if status == 401:

@@ -105,7 +105,7 @@ def _expression(name: str, field: Any, scope: dict[str, Any]) -> str:
         return f"{slot}(item)"
     scope[slot] = field
     by_library = f"{slot}.output({name!r}, item)"
-    attribute = field.attribute or name
+    attribute = name if field.attribute is None else field.attribute
     if not isinstance(attribute, str) or not attribute.isidentifier() or iskeyword(attribute):
         return by_library
     if type(field) is fields.Nested:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from config.logging import SECRET_KEYS, logging_dictionary
+from config.logging import SECRET_KEYS, JsonLine, logging_dictionary
 
 log = logging.getLogger("rollcall.test")
 
@@ -61,11 +61,23 @@ def test_a_record_is_one_json_object_on_one_line(lines):
     }
 
 
-@pytest.mark.parametrize("extra", [{}, {"number": 2**70}, {"text": "lone \ud800"}], ids=["message", "number", "text"])
-def test_no_record_is_lost_because_json_cannot_hold_it(lines, extra):
-    log.info("lone \ud800" if not extra else "odd", extra=extra)
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"msg": "lone \ud800"},
+        {"msg": "odd", "number": 2**70},
+        {"msg": "odd", "text": "lone \ud800"},
+        {"msg": "odd", "email": "canary@example.com", "text": "of zoë-canary@example.com, lone \ud800"},
+    ],
+    ids=["message", "number", "text", "secret"],
+)
+def test_no_record_is_lost_because_json_cannot_hold_it(members):
+    record = logging.makeLogRecord({"name": "rollcall.test", "levelname": "INFO", **members})
 
-    assert len(lines()) == 1
+    line = JsonLine().format(record)
+
+    assert json.loads(line)["level"] == "INFO"
+    assert "canary" not in line and "\n" not in line
 
 
 @pytest.mark.parametrize("key", sorted(SECRET_KEYS))
@@ -89,6 +101,8 @@ def test_a_secret_is_removed_by_its_key_inside_an_object(lines):
     ("text", "left"),
     [
         ("for canary@example.com, twice: <canary+tag@example.com>", "for (removed), twice: <(removed)>"),
+        ("to:\ncanary@example.com\tcc: canary@example.com", "to:\n(removed)\tcc: (removed)"),
+        ("to:\nzoë-canary@bücher.example", "to:\n(removed)"),
         ("Bearer eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.s1g-na_ture.", "Bearer (removed)."),
         ("kept as $argon2id$v=19$m=19456,t=2,p=1$canary$hash now", "kept as (removed) now"),
         ("at postgresql://app:canary@db.example/users", "at postgresql://(removed)@db.example/users"),

@@ -248,6 +248,15 @@ def test_dotenv_is_refused_in_production(tmp_path):
     assert line.startswith(".env is for development")
 
 
+@pytest.mark.parametrize("name", [".env", ".flaskenv"])
+def test_production_takes_no_dotenv_from_where_it_is_run(tmp_path, name):
+    (tmp_path / name).write_text("PASSWORD_MIN_LENGTH=77\n")
+
+    ended = run(*DOCTOR, folder=tmp_path, **PRODUCTION)
+
+    assert "77" not in ended.stdout
+
+
 @pytest.mark.parametrize("place", [".env", "APP_ENV_FILE"])
 def test_the_environment_and_its_defaults_never_disagree(tmp_path, place):
     file, environ = tmp_path / "file", {name: value for name, value in PRODUCTION.items() if name != "APP_ENV"}

@@ -138,7 +138,7 @@ def test_outside_a_unit_of_work_none_is_begun_and_no_connection_kept(narrow, mem
 
 
 def test_outside_a_unit_of_work_a_read_is_one_statement_without_a_transaction(narrow, queries):
-    with narrow.app_context(), queries() as statements:
+    with narrow.app_context(), queries(narrow) as statements:
         fetch_all(select(User.id))
         connection = db.engine.raw_connection()
         driver = connection.dbapi_connection
@@ -229,3 +229,20 @@ def test_a_connection_that_died_just_now_is_an_error_once(postgresql):
         assert lost.value.connection_invalidated
         assert fetch_all(select(User.id)) == []
         assert db.engine.pool.checkedout() == 0
+
+
+def test_after_one_connection_died_the_others_are_not_tried(postgresql):
+    app, outside = postgresql
+    with app.app_context():
+        several = [db.engine.raw_connection() for _ in range(3)]
+        for connection in several:
+            connection.close()
+        outside.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+        with pytest.raises(OperationalError):
+            fetch_all(select(User.id))
+
+        assert [fetch_all(select(User.id)) for _ in range(3)] == [[], [], []]

@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import Forbidden, NotFound
 from service.identity import ANONYMOUS, Identity
-from service.permissions import ROLES, Permission, check, check_grant
+from service.permissions import READING, ROLES, Permission, check, check_grant
 
 OWNER, STRANGER = 1, 2
 
@@ -25,11 +25,17 @@ def test_a_holder_needs_not_be_the_owner(permission):
 
 @pytest.mark.parametrize("permission", Permission)
 def test_to_anybody_else_the_object_does_not_exist(permission):
-    every_other = set(Permission) - {permission}
+    others = set(Permission) - {permission, READING.get(permission)}
 
-    for actor in (ANONYMOUS, somebody(), somebody(*every_other)):
+    for actor in (ANONYMOUS, somebody(), somebody(*others)):
         with pytest.raises(NotFound):
             check(actor, permission, owner_id=OWNER)
+
+
+@pytest.mark.parametrize(("permission", "reading"), READING.items())
+def test_who_may_read_it_is_told_that_changing_is_forbidden(permission, reading):
+    with pytest.raises(Forbidden):
+        check(somebody(reading), permission, owner_id=OWNER)
 
 
 def test_somebody_without_their_permissions_acts_for_themself_only():

@@ -1,0 +1,1 @@
+"""The resources, through the front door."""

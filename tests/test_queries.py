@@ -1,0 +1,108 @@
+"""What an answer costs: the statements of each operation, one of which says who asks."""
+
+import pytest
+
+from tests.factories.post import PostFactory
+from tests.factories.user import UserFactory
+from tests.operations import ADMIN_EMAIL, BODIES, address, operations_of, table
+
+# Statements of an admin's request. What begins and ends a transaction, and an advisory lock, is not counted.
+TABLE = """
+GET     /                                           0
+GET     /.well-known/jwks.json                      0
+GET     /api/v1/openapi.json                        0
+GET     /docs                                       0
+GET     /docs/assets/<path:name>                    0
+GET     /health                                     0
+GET     /health/ready                               2
+GET     /problems                                   0
+GET     /problems/<name>                            0
+GET     /static/<path:filename>                     0
+
+POST    /api/v1/auth/login                          3
+POST    /api/v1/auth/logout                         2
+
+GET     /api/v1/me                                  2
+PATCH   /api/v1/me                                  3
+DELETE  /api/v1/me                                  5
+
+GET     /api/v1/users                               2
+POST    /api/v1/users                               2
+GET     /api/v1/users/<int:user_id>                 2
+PUT     /api/v1/users/<int:user_id>                 4
+PATCH   /api/v1/users/<int:user_id>                 3
+DELETE  /api/v1/users/<int:user_id>                 4
+
+GET     /api/v1/users/<int:user_id>/posts           3
+POST    /api/v1/users/<int:user_id>/posts           3
+GET     /api/v1/posts/<int:post_id>                 2
+PUT     /api/v1/posts/<int:post_id>                 3
+PATCH   /api/v1/posts/<int:post_id>                 3
+DELETE  /api/v1/posts/<int:post_id>                 3
+"""
+
+ROWS = {operation: int(count) for operation, (count,) in table(TABLE).items()}
+
+
+@pytest.fixture
+def send(client, member):
+    """Return a function that sends a good request, as one of two admins."""
+    UserFactory(admin=True)
+    as_admin = client.as_(UserFactory(email=ADMIN_EMAIL, admin=True))
+    post = PostFactory(author=member)
+    return lambda method, rule: as_admin.send(
+        method, address(rule, member, post), json=BODIES.get((method, rule)), buffered=True
+    )
+
+
+def test_table_holds_every_method_of_every_route(app):
+    assert ROWS.keys() == operations_of(app)
+
+
+@pytest.mark.parametrize(("method", "rule"), ROWS, ids=map(" ".join, ROWS))
+def test_operation_costs_no_more_statements(send, queries, method, rule):
+    with queries() as statements:
+        response = send(method, rule)
+
+    assert response.status_code < 300
+    assert len(statements) == ROWS[method, rule], "\n".join(map(str, statements))
+
+
+@pytest.mark.parametrize("path", ["/api/v1/users", "/api/v1/users?sort=-name&q=person", "/api/v1/users?fields=id"])
+def test_longer_list_costs_no_more_statements(client, admin, queries, path):
+    as_admin = client.as_(admin)
+    UserFactory.create_batch(5, password_hash=None)
+
+    with queries() as statements:
+        as_admin.get(path)
+
+    assert len(statements) == 2
+
+
+def test_numbered_page_costs_one_statement_for_the_count(client, admin, queries):
+    as_admin = client.as_(admin)
+
+    with queries() as statements:
+        as_admin.get("/api/v1/users?page=1")
+
+    assert len(statements) == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [({}, 401), ({"Authorization": "Bearer a.b.c"}, 401), ({"Accept": "text/html"}, 406)]
+)
+def test_stranger_costs_no_statement(client, queries, headers, status):
+    with queries() as statements:
+        response = client.get("/api/v1/me", headers=headers)
+
+    assert response.status_code == status
+    assert statements == []
+
+
+def test_malformed_body_costs_no_more_than_knowing_who_sends_it(client, admin, queries):
+    as_admin = client.as_(admin)
+
+    with queries() as statements:
+        as_admin.patch("/api/v1/me", data=b"{", headers={"Content-Type": "application/json"})
+
+    assert len(statements) == 1
