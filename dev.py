@@ -92,6 +92,12 @@ def load_test(arguments: list[str]) -> None:
     python("locust", "--headless", "-f", "benchmarks/locustfile.py", "--host", host, *size, *arguments)
 
 
+def bench(arguments: list[str]) -> None:
+    """Compare with peers and the limit; arguments go to benchmarks/run.py (--help)."""
+    install_tools()
+    python("benchmarks.run", *arguments)
+
+
 def openapi(_: list[str]) -> None:
     """Write the OpenAPI document anew."""
     install_tools()
@@ -176,10 +182,11 @@ COMMANDS = {
     "types": types,
     "lock": lock,
     "load-test": load_test,
+    "bench": bench,
     "openapi": openapi,
     "clean": clean,
 }
-PASS_ARGUMENTS = {"test", "sure", "lock", "load-test"}
+PASS_ARGUMENTS = {"test", "sure", "lock", "load-test", "bench"}
 
 
 def main() -> None:

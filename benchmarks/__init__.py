@@ -1,0 +1,1 @@
+"""What the service costs, beside its peers and the limit."""

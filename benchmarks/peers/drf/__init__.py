@@ -1,0 +1,1 @@
+"""Django REST Framework: model serializers, generic views, its own pagination classes."""
