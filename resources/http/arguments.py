@@ -9,6 +9,7 @@ import marshmallow
 import orjson
 from flask import Request, g, request
 from flask_restful import reqparse
+from gunicorn.http.errors import ParseException
 from webargs.flaskparser import FlaskParser
 
 from resources.http.api import note
@@ -133,8 +134,9 @@ def _body_of(req: Request) -> bytes:
         raise PayloadTooLarge
     try:
         body: bytes = req.environ["wsgi.input"].read(limit + 1 if chunked else length or 0)
-    except OSError:
-        raise MalformedBody("The body ended early.") from None
+    except (OSError, ParseException):
+        # What the server says of it would hold parts of the body, which belong in no log.
+        raise MalformedBody("The body did not arrive whole.") from None
     if chunked and len(body) > limit:
         raise PayloadTooLarge
     if not chunked and len(body) < (length or 0):
@@ -169,10 +171,11 @@ def _measure(value: Any) -> tuple[int, int]:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        name = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
-        raise MalformedBody(f"The name {name!r} stands twice in one object.")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise MalformedBody(f"The name {name[:80]!r} stands twice in one object.")
+        found[name] = value
     return found
 
 

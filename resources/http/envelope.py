@@ -57,6 +57,8 @@ def _open() -> None:
         raise NotFound  # The server would cut off the host, or the slashes, and answer for another address.
     if "%" in raw or not raw.isascii():
         _check_address(raw.encode("latin-1", "replace"))
+    if "HTTP_" in request.environ:
+        raise BadRequest("A header line is folded.")  # The server's parser takes such a line for a header without name.
     _check_host()
 
 
