@@ -4,6 +4,8 @@ import os
 import sys
 from typing import NoReturn
 
+from dotenv import find_dotenv
+
 from config.checks import check
 from config.refusal import ConfigurationError
 from config.settings import Settings, load, misspelled
@@ -15,10 +17,20 @@ def settings_or_exit() -> Settings:
         print(f"rollcall: {warning}", file=sys.stderr)
     try:
         settings = load(os.environ)
+        if settings.APP_ENV == "production":
+            _refuse_dotenv()
         check(settings)
     except ConfigurationError as error:
         refuse_to_start(error)
     return settings
+
+
+def _refuse_dotenv() -> None:
+    """Refuse the files that the flask command reads by itself, from this folder or one above, in every environment."""
+    for name in (".env", ".flaskenv"):
+        if found := find_dotenv(name, usecwd=True):
+            remedy = "move its values to the environment and delete it."
+            raise ConfigurationError([f"{found} is for development: {remedy}"])
 
 
 def refuse_to_start(error: ConfigurationError) -> NoReturn:

@@ -1,0 +1,1 @@
+"""The application as gunicorn serves it: several processes, real connections, production settings."""

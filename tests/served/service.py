@@ -1,0 +1,163 @@
+"""A served application with its database, and what a test needs to talk to both."""
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from secrets import token_hex, token_urlsafe
+from typing import Any, NamedTuple
+
+import psycopg
+import requests
+
+from config.development import new_signing_key
+from tests.servers import ROOT, Gunicorn, gunicorn, inherited
+
+API = "/api/v1"
+PASSWORD = "correct horse battery staple"
+ADMIN_EMAIL = "first-admin@example.com"
+WORKERS = 2
+TOKEN_SECONDS = 600  # Less than the lifetime of a token.
+TIMEOUT = 30  # Seconds; only so that a test that fails also ends.
+
+
+class Person(NamedTuple):
+    """A user made for a test; `path` is where the API has them."""
+
+    id: int
+    email: str
+    path: str
+
+
+class Caller(requests.Session):
+    """A client with connections of its own; addresses are given without the host. Use it in a `with`."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        super().__init__()
+        self.url = url
+        self.trust_env = False  # No proxy of the developer's.
+        if token:
+            self.headers["Authorization"] = f"Bearer {token}"
+
+    def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:
+        kwargs.setdefault("timeout", TIMEOUT)
+        return super().request(method, self.url + url, **kwargs)
+
+
+class Service:
+    """The application on a port, over a database of its own."""
+
+    def __init__(self, server: Gunicorn, database_url: str, environment: dict[str, str]) -> None:
+        self.server, self.url, self.port = server, server.url, server.port
+        self.database_url, self.environment = database_url, environment
+        self._admin_token, self._signed_in_at = "", 0.0
+
+    def caller(self, token: str | None = None) -> Caller:
+        """Return a client, signed in if a token is given."""
+        return Caller(self.url, token)
+
+    def send(self, method: str, path: str, token: str | None = None, **kwargs: Any) -> requests.Response:
+        """Send one request on a connection of its own."""
+        with self.caller(token) as caller:
+            return caller.request(method, path, **kwargs)
+
+    def sign_in(self, email: str, password: str = PASSWORD) -> str:
+        """Return the access token of a new session."""
+        answer = self.send("POST", f"{API}/auth/login", json={"email": email, "password": password})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    def admin_token(self) -> str:
+        """Return an access token of the first admin, who stays signed in; tests end the sessions of others only."""
+        if not self._admin_token or time.monotonic() > self._signed_in_at + TOKEN_SECONDS:
+            self._admin_token, self._signed_in_at = self.sign_in(ADMIN_EMAIL), time.monotonic()
+        return self._admin_token
+
+    def make_user(self, *, password: str | None = PASSWORD, **fields: Any) -> Person:
+        """Create a user; without a password, one who cannot sign in."""
+        mark = token_hex(6)
+        body = {"email": f"person-{mark}@example.com", "name": f"Person {mark}", **fields}
+        if password is not None:
+            body["password"] = password
+        answer = self.send("POST", f"{API}/users", self.admin_token(), json=body)
+        assert answer.status_code == 201, answer.text
+        user_id = answer.json()["id"]
+        return Person(user_id, body["email"], f"{API}/users/{user_id}")
+
+    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return what a SELECT finds, past the application; %s stands for a value."""
+        with self._cursor() as (cursor, placed):
+            cursor.execute(placed(statement), values)
+            return list(cursor.fetchall())
+
+    def execute(self, statement: str, *values: Any) -> None:
+        """Run a statement past the application, and commit."""
+        with self._cursor() as (cursor, placed):
+            cursor.execute(placed(statement), values)
+
+    def insert(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Add rows past the application, all at once."""
+        names, places = ", ".join(rows[0]), ", ".join("%s" for _ in rows[0])
+        with self._cursor() as (cursor, placed):
+            statement = placed(f"INSERT INTO {table} ({names}) VALUES ({places})")
+            cursor.executemany(statement, [tuple(row.values()) for row in rows])
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Return what the server has written, each line of which is a JSON object."""
+        return [json.loads(line) for line in self.server.log().splitlines()]
+
+    def unforeseen(self) -> list[str]:
+        """Return what the server has written of errors that nobody foresaw: message, and last line of the trace."""
+        errors = [line for line in self.log_lines() if line["level"] in {"ERROR", "CRITICAL"}]
+        return [f"{line['message']}: {line.get('exc_info', '').rpartition(chr(10))[2]}" for line in errors]
+
+    @contextlib.contextmanager
+    def _cursor(self) -> Iterator[tuple[Any, Callable[[str], str]]]:
+        if self.database_url.startswith("sqlite"):
+            path = self.database_url.removeprefix("sqlite:///")
+            with contextlib.closing(sqlite3.connect(path, timeout=TIMEOUT)) as connection, connection:
+                yield connection.cursor(), lambda statement: statement.replace("%s", "?")
+        else:
+            with psycopg.connect(self.database_url) as connection, connection.cursor() as cursor:
+                yield cursor, str
+
+
+@contextlib.contextmanager
+def served(database_url: str) -> Iterator[Service]:
+    """Migrate an empty database, make the first admin, and serve the application until the block ends."""
+    environment = {
+        "APP_ENV": "production",
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": token_urlsafe(48),
+        "SIGNING_KEYS": new_signing_key(),
+        "PUBLIC_URL": "https://users.example.com",
+        "REGISTRATION": "open",
+        "ALLOWED_HOSTS": "127.0.0.1",
+        "CORS_ORIGINS": "https://app.example.com",
+        "LOG_LEVEL": "INFO",
+        "ADMIN_EMAIL": ADMIN_EMAIL,
+        "ADMIN_PASSWORD": PASSWORD,
+    }
+    run_flask(environment, "migrate-on-start")
+    run_flask(environment, "users", "first-admin")
+    with gunicorn(environment, workers=WORKERS) as server:
+        eventually(lambda: len(server.worker_pids()) == WORKERS)
+        yield Service(server, database_url, environment)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something is so; raise AssertionError when it takes far too long."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come about"
+        time.sleep(0.02)
+
+
+def run_flask(environment: dict[str, str], *arguments: str) -> None:
+    """Run one of the application's commands."""
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=inherited() | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
