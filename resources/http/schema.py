@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,9 +45,9 @@ class Strict(fields.Field):
         "null": Message("null", "May not be null."),
     }
 
+    @abstractmethod
     def json_schema(self) -> dict[str, Any]:
         """Return what the field accepts, null aside, as JSON Schema."""
-        raise NotImplementedError
 
 
 class Text(Strict):

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,13 +13,14 @@ _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:)(\d\d)(\.\d{1,9})?([Zz]|
 _TAG = re.compile(r'(?:W/)?"([1-9][0-9]{0,17})"', re.ASCII)
 
 
-class Type:
+class Type(ABC):
     """A converter with a JSON Schema."""
 
     schema: dict[str, Any]
 
+    @abstractmethod
     def __call__(self, text: str) -> Any:
-        raise NotImplementedError
+        """Return the value; raises ValueError with a sentence for the client."""
 
 
 class Whole(Type):

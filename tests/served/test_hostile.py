@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from resources.app import create_app as _  # noqa: F401 - Every kind of problem is known once this is imported.
+import resources.app  # noqa: F401 - Every kind of problem is known once this is imported.
 from resources.http.problems import catalogue, status_of
 from tests.served.service import API, TIMEOUT, Service
 
