@@ -146,9 +146,9 @@ def _apply(user: User, actor: Identity, fields: dict[str, Any]) -> User:
     if Permission.USERS_WRITE not in actor.permissions:
         _only_personal(fields)
     _check_fields(actor, fields)
-    loses_access = fields.get("role", user.role) != user.role or fields.get("is_active") is False
-    if loses_access:
-        if fields.get("role") != "admin" or fields.get("is_active") is False:
+    role, is_active = fields.get("role", user.role), fields.get("is_active", user.is_active)
+    if (role, is_active) != (user.role, user.is_active):
+        if role != "admin" or not is_active:
             _keep_an_admin(user)
         sessions.end_all(user.id)
     if "name" in fields:
