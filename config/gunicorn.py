@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import struct
+import sys
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -24,6 +25,17 @@ class ServerLog(Logger):
 
     def access(self, *_: object) -> None:
         """Write nothing."""
+
+    def warning(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """Say of a malformed request only what kind it is: its bytes may hold anything."""
+        if str(msg).startswith("Invalid request"):
+            msg, args = "malformed request: %s", (type(sys.exc_info()[1]).__name__,)
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing of a client that fell silent: it is dropped, as it should be."""
+        if not isinstance(sys.exc_info()[1], BlockingIOError):
+            super().exception(*args, **kwargs)
 
 
 def when_ready(server: Any) -> None:

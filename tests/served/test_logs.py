@@ -110,7 +110,7 @@ def test_nothing_told_in_confidence_is_written(service: Service) -> None:
     exchange(service.port, head + b"Content-Length: 500\r\n\r\n" + secret_body)
     exchange(service.port, head + b"Transfer-Encoding: chunked\r\n\r\n1000\n" + secret_body + b"\n0\n\n\r\n")
     exchange(service.port, head + canary.encode() + b"\r\n\r\n")
-    exchange(service.port, f"GET {API}/users?email={email}&token=".encode() + b"\xff HTTP/1.1\r\n\r\n")
+    exchange(service.port, f"GET {API}/users?token={canary}".encode() + b"\xff HTTP/1.1\r\n\r\n")
     exchange(service.port, f"GET /{canary} {canary}\r\nHost: {canary}\r\n\r\n".encode())
     end = service.send("GET", "/").headers["X-Request-ID"]
 
