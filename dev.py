@@ -105,7 +105,7 @@ def openapi(_: list[str]) -> None:
 
 
 def clean(_: list[str]) -> None:
-    """Remove the virtual environment and caches; never data."""
+    """Remove the virtual environments and caches; never data."""
     caches = [
         ".pytest_cache",
         ".mypy_cache",
@@ -115,6 +115,7 @@ def clean(_: list[str]) -> None:
         ".hypothesis",
         ".coverage*",
         "htmlcov",
+        ".venv-bench",
     ]
     for path in [VENV, *(match for pattern in caches for match in ROOT.glob(pattern))]:
         print(f"Removing {path.relative_to(ROOT)}")
