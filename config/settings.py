@@ -61,6 +61,7 @@ class Settings:
         if not self.ALLOWED_HOSTS:
             named = re.match(r"https?://(\[[^\]]*\]|[^/:]+)", self.PUBLIC_URL)
             self.ALLOWED_HOSTS = (*(named.groups() if named else ()), "localhost", "127.0.0.1", "[::1]")
+        self.ALLOWED_HOSTS = tuple(host.lower() for host in self.ALLOWED_HOSTS)
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)

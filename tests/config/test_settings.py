@@ -413,3 +413,8 @@ bwN/BGw4bpWeF8/kY1dQItOiqrk8uOwfvkViQomaOp0uTSpPhcCiKVh6H0++pxxc
 A9SIhymssBjzh3QisozN2vn3HTmwcddXyFd888/l4I0=
 -----END EC PRIVATE KEY-----
 """
+
+
+def test_hosts_are_the_same_in_any_case():
+    assert loaded({"ALLOWED_HOSTS": "API.Example.com"}).ALLOWED_HOSTS == ("api.example.com",)
+    assert loaded({"PUBLIC_URL": "https://API.Example.com"}).ALLOWED_HOSTS[0] == "api.example.com"
