@@ -57,8 +57,9 @@ def _lock(url: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
         return
-    # Its own connection, without the service's time-outs: another replica's migration may take a while.
-    engine = create_engine(url, poolclass=NullPool)
+    # Its own connection, without the service's time-outs, since another replica's migration may take a while; and
+    # without a transaction, which would lie idle all that time.
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
         yield

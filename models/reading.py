@@ -64,7 +64,8 @@ def _reading(statement: AnySelect, dialect: Dialect) -> Reading:
 def fetch_all(statement: AnySelect, **parameters: Any) -> Sequence[Record]:
     """Return all rows: inside the running unit of work if it has begun, else at once and without a transaction.
 
-    The statement should be made once, with its parameters as `bindparam`: what is compiled for it is kept.
+    The statement must be made once, with its parameters as `bindparam`: what is compiled for it is kept, and a value
+    written into it would be kept as well.
     """
     if db.session.registry.has() and db.session().in_transaction():
         return db.session.execute(statement, parameters).all()

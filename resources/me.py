@@ -9,6 +9,7 @@ from resources.http.conditional import if_match
 from resources.http.marshal import marshal_with, no_content
 from resources.http.schema import Choice, Flag, JsonObject, Name, StrictSchema
 from service import users
+from service.normal import NAME_LENGTH
 from service.permissions import ROLES
 
 me_view = RequestParser()
@@ -18,7 +19,7 @@ me_view.add_argument("fields", type=types.Several(user_fields), help="The member
 class MePatch(StrictSchema):
     """A merge patch of one's own account; `role` and `is_active` are known only to be refused with a reason (403)."""
 
-    name = Name(2, 80)
+    name = Name(*NAME_LENGTH)
     public_metadata = JsonObject(data_key="metadata", patch=True)
     role = Choice(ROLES)
     is_active = Flag()

@@ -10,6 +10,7 @@ from resources.http.marshal import marshal_with, no_content
 from resources.http.paging import PageParser
 from resources.http.schema import Choice, Email, Flag, JsonObject, Name, NewPassword, StrictSchema
 from service import passwords, users
+from service.normal import NAME_LENGTH
 from service.permissions import ROLES, Permission
 
 user_view = RequestParser()
@@ -29,7 +30,7 @@ class UserCreate(StrictSchema):
     """A new user; without `users:write`, only email, name, password and metadata may be given."""
 
     email = Email(required=True)
-    name = Name(2, 80, required=True)
+    name = Name(*NAME_LENGTH, required=True)
     password = NewPassword(passwords.MAX_LENGTH)
     role = Choice(ROLES)
     is_active = Flag()
@@ -42,7 +43,7 @@ class UserReplacement(StrictSchema):
     """All that can be written of a user; what may be left out is then empty."""
 
     email = Email(required=True)
-    name = Name(2, 80, required=True)
+    name = Name(*NAME_LENGTH, required=True)
     role = Choice(ROLES, required=True)
     is_active = Flag(required=True)
     external_id = Name(1, 120, allow_none=True, load_default=None)
@@ -54,7 +55,7 @@ class UserPatch(StrictSchema):
     """A merge patch: what is absent stays; metadata is merged, and a member that is null goes."""
 
     email = Email()
-    name = Name(2, 80)
+    name = Name(*NAME_LENGTH)
     role = Choice(ROLES)
     is_active = Flag()
     external_id = Name(1, 120, allow_none=True)

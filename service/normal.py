@@ -19,6 +19,7 @@ ONE_LINE = rf"[^\x00-\x1f\x7f-\x9f{INVISIBLE}]*"
 NO_EDGE_SPACE = rf"[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}](?:{ONE_LINE}[^\s\x00-\x1f\x7f-\x9f{INVISIBLE}])?"
 MANY_LINES = rf"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{INVISIBLE}]*"
 
+NAME_LENGTH = 2, 80
 EMAIL_LENGTH = 120
 # What is promised to be accepted, said without look-ahead, so that a program can also make up addresses by it. Longer
 # chains of dots and hyphens, letters beyond ASCII and xn-- forms are accepted as well.
@@ -37,6 +38,16 @@ _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-
 def key(text: str) -> str:
     """Return the form in which texts are compared, sorted and searched: NFKC, trimmed and case-folded."""
     return _folded(text).strip()
+
+
+def checked_name(name: str) -> str:
+    """Return a person's name in NFC; raises Invalid where the API would refuse it."""
+    name = unicodedata.normalize("NFC", name)
+    least, most = NAME_LENGTH
+    if not (least <= len(name) <= most and re.fullmatch(NO_EDGE_SPACE, name)):
+        told = f"Use {least} to {most} characters that can be seen, with no space at either end."
+        raise Invalid(faults=[Fault("/json/name", "invalid_format", told)])
+    return name
 
 
 def name_key(name: str) -> str:

@@ -14,6 +14,9 @@ from service.identity import Identity
 from service.permissions import ROLES
 
 LIFETIME = timedelta(days=90)
+_CREDENTIALS = select(User.id, User.password_hash).where(
+    User.email_key == bindparam("email_key"), User.deleted_at.is_(None)
+)
 _HOLDER = (
     select(User.id, User.role)
     .join(Session, Session.user_id == User.id)
@@ -66,7 +69,7 @@ def _credentials(email: str) -> Record | None:
         email_key = normal.email_key(email)
     except Invalid:
         return None  # Nobody has an address that is none, and it must take as long to say so.
-    return fetch_one(select(User.id, User.password_hash).where(User.email_key == email_key, User.deleted_at.is_(None)))
+    return fetch_one(_CREDENTIALS, email_key=email_key)
 
 
 def identify(access_token: str) -> Identity:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from models import reading
 from tests.factories.post import PostFactory
 from tests.factories.user import UserFactory
 from tests.operations import ADMIN_EMAIL, BODIES, address, operations_of, table
@@ -106,3 +107,18 @@ def test_malformed_body_costs_no_more_than_knowing_who_sends_it(client, admin, q
         as_admin.patch("/api/v1/me", data=b"{", headers={"Content-Type": "application/json"})
 
     assert len(statements) == 1
+
+
+@pytest.mark.parametrize(("method", "rule"), ROWS, ids=map(" ".join, ROWS))
+def test_no_statement_is_compiled_for_one_request_only(send, client, method, rule):
+    send(method, rule)
+    before = reading._reading.cache_info().misses
+
+    for number in range(2):
+        body = dict(BODIES.get((method, rule), {}))
+        if "email" in body:
+            body["email"] = f"another{number}@example.com"
+        path = address(rule, UserFactory(), PostFactory())
+        client.as_(UserFactory(admin=True)).send(method, path, json=body or None, buffered=True)
+
+    assert reading._reading.cache_info().misses == before

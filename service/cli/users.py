@@ -1,8 +1,6 @@
 """`flask users`: accounts from the command line."""
 
-import re
 import secrets
-import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -15,11 +13,10 @@ from sqlalchemy import insert, select
 from models import User
 from models.base import db, serialise, unit_of_work
 from models.paging import PageRequest
-from models.reading import fetch_one
 from service import normal, users
 from service.cli.refusals import readable_refusals
 from service.cli.seed import believable_users
-from service.errors import Fault, Invalid, NotFound
+from service.errors import NotFound
 from service.identity import Identity
 from service.permissions import ROLES, Permission
 
@@ -48,10 +45,7 @@ def one_unit_of_work(command: Callable[..., Any]) -> Callable[..., Any]:
 @one_unit_of_work
 def create(email: str, name: str | None, role: str, password: str) -> None:
     """Create a user."""
-    name = unicodedata.normalize("NFC", name or email.partition("@")[0])
-    if not (2 <= len(name) <= 80 and re.fullmatch(normal.NO_EDGE_SPACE, name)):
-        told = "Use 2 to 80 characters that can be seen, with no space at either end."
-        raise Invalid(faults=[Fault("/json/name", "invalid_format", told)])
+    name = normal.checked_name(name or email.partition("@")[0])
     user = users.create(actor=OPERATOR, email=email, name=name, role=role, password=password)
     click.echo(f"Created {role} {user.id}: {user.email}")
 
@@ -118,9 +112,9 @@ def seed(count: int) -> None:
 
 
 def _id_of(email: str) -> int:
-    key = normal.email_key(email)
-    found = fetch_one(select(User.id).where(User.email_key == key, User.deleted_at.is_(None)))
-    if found is None:
+    normal.email_key(email)  # What is no address is told apart from an address that nobody has.
+    found = users.search(PageRequest(size=1, sort="id"), email=email).items
+    if not found:
         raise NotFound("There is no such user.")
-    user_id: int = found.id
+    user_id: int = found[0].id
     return user_id
