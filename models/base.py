@@ -1,9 +1,8 @@
-"""The declarative base, its types, the connection to the database, and the unit of work."""
+"""The declarative base, its types, and the connection to the database."""
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from sqlalchemy import (
     MetaData,
     String,
     event,
-    text,
 )
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, registry
@@ -176,23 +174,3 @@ def _ping_if_idle(engine: Engine) -> None:
                 engine.dialect.do_ping(connection)
             except psycopg.OperationalError as error:
                 raise DisconnectionError from error  # The pool drops it and tries the next.
-
-
-@contextmanager
-def unit_of_work() -> Iterator[None]:
-    """Commit what was done inside, once, or nothing at all; an error that `keeps_changes` commits and goes on up."""
-    try:
-        yield
-    except Exception as error:
-        if getattr(error, "keeps_changes", False):
-            db.session.commit()
-        else:
-            db.session.rollback()
-        raise
-    db.session.commit()
-
-
-def serialise(purpose: str) -> None:
-    """Let only one unit of work at a time go past here for this purpose; SQLite's writers already queue."""
-    if db.engine.dialect.name == "postgresql":
-        db.session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:purpose))"), {"purpose": purpose})

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, bindparam, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from models.reading import AnySelect, Record, fetch_all
+from models.statements import AnySelect, Record, fetch_all
 
 Key = tuple[Any, int]
 Columns = tuple[InstrumentedAttribute[Any], ...]
@@ -97,7 +97,8 @@ def _by_number(statement: AnySelect, columns: Columns, descending: bool) -> tupl
     order = _directed(columns, descending)
     page = skipped.order_by(*order).subquery()
     wide = select(*statement.selected_columns).join(page, page.c.id == id_column).order_by(*order)
-    return select(func.count().label("total")).select_from(ids.subquery()), wide
+    count = select(func.count().label("total")).select_from(ids.subquery())
+    return count.execution_options(own_plan=True), wide.execution_options(own_plan=True)
 
 
 def _directed(columns: Columns, descending: bool) -> list[Any]:

@@ -25,5 +25,3 @@ class Post(Model):
     version: Mapped[int] = mapped_column(Id, default=1)
     created_at: Mapped[datetime] = mapped_column(Moment, default=now)
     updated_at: Mapped[datetime] = mapped_column(Moment, default=now)
-
-    __mapper_args__ = {"version_id_col": version}

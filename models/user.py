@@ -27,6 +27,7 @@ class User(Model):
         _live_index("external_id", unique=True),
         _live_index("id"),  # Lets a numbered page skip over rows without reading them.
         _live_index("name_key", "id"),
+        _live_index("email_key", "id"),
         _live_index("created_at", "id"),
         _live_index("updated_at", "id"),
         _live_index("role", "id"),
@@ -49,6 +50,3 @@ class User(Model):
     created_at: Mapped[datetime] = mapped_column(Moment, default=now)
     updated_at: Mapped[datetime] = mapped_column(Moment, default=now)
     deleted_at: Mapped[datetime | None] = mapped_column(Moment)
-
-    # Every UPDATE says which version it changes, so that of two writers one is told.
-    __mapper_args__ = {"version_id_col": version}

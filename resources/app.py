@@ -1,11 +1,13 @@
 """The application: one line a part."""
 
 import logging.config
+from collections.abc import Callable
 from typing import Any
 
 import orjson
-from flask import Flask, g, request
+from flask import Flask, Request, Response, g, request
 from flask.json.provider import JSONProvider
+from flask.sessions import NullSession, SessionInterface
 from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -39,10 +41,25 @@ class OrjsonProvider(JSONProvider):
         return orjson.loads(s)
 
 
+class NoSession(SessionInterface):
+    """No session of Flask's: who asks is said by a token, and nothing else is remembered between requests."""
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return self.make_null_session(app)
+
+    def save_session(self, app: Flask, session: Any, response: Response) -> None:
+        """Save nothing."""
+
+
 class Rollcall(Flask):
     """A Flask application whose JSON is orjson's, and whose unhandled errors can be found by their request."""
 
     json_provider_class = OrjsonProvider
+    session_interface = NoSession()
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function: none here is asynchronous, and asking each at every request takes time."""
+        return func
 
     def log_exception(self, exc_info: Any) -> None:
         """Log an unhandled error, once."""

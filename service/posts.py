@@ -7,9 +7,9 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from models import Post, User
-from models.base import db, now
 from models.paging import Page, PageRequest, page_of
-from models.reading import Record, fetch_one
+from models.rows import delete_row, insert_row, update_row
+from models.statements import Record, fetch_one
 from service.errors import NotFound, VersionMismatch
 from service.identity import Identity
 from service.permissions import Permission, check
@@ -22,7 +22,10 @@ SORTS: dict[str, InstrumentedAttribute[Any]] = {
 _POST = select(*(a.class_attribute for a in Post.__mapper__.column_attrs))
 _BY_AUTHOR = _POST.where(Post.user_id == bindparam("user_id"))
 _BY_ID = _POST.join(User, User.id == Post.user_id).where(Post.id == bindparam("post_id"), User.deleted_at.is_(None))
+_LOCKED_BY_ID = _BY_ID.with_for_update(of=Post)
 _AUTHOR = select(User.id).where(User.id == bindparam("user_id"), User.deleted_at.is_(None))
+# Locked for reading, so that the author cannot be deleted meanwhile.
+_LOCKED_AUTHOR = _AUTHOR.with_for_update(read=True)
 
 
 def page_of_user(user_id: int, page: PageRequest, *, actor: Identity) -> Page:
@@ -33,17 +36,12 @@ def page_of_user(user_id: int, page: PageRequest, *, actor: Identity) -> Page:
     return page_of(_BY_AUTHOR, page, SORTS, user_id=user_id)
 
 
-def write(*, actor: Identity, user_id: int, title: str, content: str) -> Post:
+def write(*, actor: Identity, user_id: int, title: str, content: str) -> Record:
     """Write a post for a user; raises NotFound."""
     check(actor, Permission.POSTS_WRITE, owner_id=user_id)
-    # Locked for reading, so that the author cannot be deleted meanwhile.
-    if db.session.execute(_AUTHOR.with_for_update(read=True), {"user_id": user_id}).first() is None:
+    if fetch_one(_LOCKED_AUTHOR, user_id=user_id) is None:
         raise NotFound
-    moment = now()
-    post = Post(user_id=user_id, title=title, content=content, created_at=moment, updated_at=moment)
-    db.session.add(post)
-    db.session.flush()  # The answer needs the id.
-    return post
+    return insert_row(Post, user_id=user_id, title=title, content=content)
 
 
 def read(post_id: int, *, actor: Identity) -> Record:
@@ -55,26 +53,19 @@ def read(post_id: int, *, actor: Identity) -> Record:
     return found
 
 
-def change(post_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> Post:
+def change(post_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> Record:
     """Set the given fields; `expected` holds the versions the caller has seen. Raises NotFound, VersionMismatch."""
-    post = _locked(post_id, actor=actor, expected=expected)
-    for field, value in fields.items():
-        setattr(post, field, value)
-    if db.session.is_modified(post):
-        post.updated_at = now()
-        db.session.flush()  # The answer needs the new version.
-    return post
+    return update_row(Post, _locked(post_id, actor=actor, expected=expected), **fields)
 
 
 def delete(post_id: int, *, actor: Identity, expected: Collection[int] | None = None) -> None:
     """Delete a post; raises NotFound, VersionMismatch."""
-    db.session.delete(_locked(post_id, actor=actor, expected=expected))
+    delete_row(Post, _locked(post_id, actor=actor, expected=expected))
 
 
-def _locked(post_id: int, *, actor: Identity, expected: Collection[int] | None) -> Post:
+def _locked(post_id: int, *, actor: Identity, expected: Collection[int] | None) -> Record:
     """Return a post for changing, with the row locked until the unit of work ends."""
-    statement = select(Post).join(User).where(Post.id == post_id, User.deleted_at.is_(None))
-    post = db.session.scalar(statement.with_for_update(of=Post))
+    post = fetch_one(_LOCKED_BY_ID, post_id=post_id)
     if post is None:
         raise NotFound
     check(actor, Permission.POSTS_WRITE, owner_id=post.user_id)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, select, update
 
 from models import Session, User
-from models.base import db, now
-from models.reading import Record, fetch_one
+from models.base import now
+from models.rows import insert_row
+from models.statements import Record, execute, fetch_one
 from service import normal, passwords, tokens
 from service.errors import AccountSuspended, Invalid, InvalidCredentials, InvalidToken
 from service.identity import Identity
@@ -17,6 +18,11 @@ LIFETIME = timedelta(days=90)
 _CREDENTIALS = select(User.id, User.password_hash).where(
     User.email_key == bindparam("email_key"), User.deleted_at.is_(None)
 )
+_SIGNING_IN = select(User).where(User.id == bindparam("user_id"), User.deleted_at.is_(None)).with_for_update()
+_REHASH = update(User).where(User.id == bindparam("user_id")).values(password_hash=bindparam("new_hash"))
+_END = update(Session).where(Session.ended_at.is_(None)).values(ended_at=bindparam("now"))
+_END_ONE = _END.where(Session.id == bindparam("session_id"))
+_END_ALL = _END.where(Session.user_id == bindparam("user_id"))
 _HOLDER = (
     select(User.id, User.role)
     .join(Session, Session.user_id == User.id)
@@ -37,7 +43,7 @@ class Grant(NamedTuple):
     access_token: str
     token_type: str
     expires_in: int
-    user: User
+    user: Record
 
 
 def sign_in(*, email: str, password: str) -> Grant:
@@ -50,16 +56,14 @@ def sign_in(*, email: str, password: str) -> Grant:
         raise InvalidCredentials
     new_hash = passwords.hash_of(password) if passwords.is_outdated(found.password_hash) else None
 
-    user = db.session.get(User, found.id, with_for_update=True)
-    if user is None or user.deleted_at or user.password_hash != found.password_hash:
+    user = fetch_one(_SIGNING_IN, user_id=found.id)
+    if user is None or user.password_hash != found.password_hash:
         raise InvalidCredentials  # It changed while the password was being checked.
     if not user.is_active:
         raise AccountSuspended
     if new_hash:
-        user.password_hash = new_hash
-    session = Session(user_id=user.id, created_at=now(), expires_at=now() + LIFETIME)
-    db.session.add(session)
-    db.session.flush()  # The token names the session.
+        execute(_REHASH, user_id=user.id, new_hash=new_hash)
+    session = insert_row(Session, user_id=user.id, expires_at=now() + LIFETIME)
     token = tokens.issue(user_id=user.id, session_id=session.id)
     return Grant(token, "Bearer", int(tokens.LIFETIME.total_seconds()), user)
 
@@ -83,11 +87,9 @@ def identify(access_token: str) -> Identity:
 
 def sign_out(*, actor: Identity) -> None:
     """End the caller's session."""
-    db.session.execute(update(Session).where(Session.id == actor.session_id).values(ended_at=now()))
+    execute(_END_ONE, session_id=actor.session_id, now=now())
 
 
 def end_all(user_id: int) -> None:
     """End every session of a user, in the running unit of work."""
-    db.session.execute(
-        update(Session).where(Session.user_id == user_id, Session.ended_at.is_(None)).values(ended_at=now())
-    )
+    execute(_END_ALL, user_id=user_id, now=now())

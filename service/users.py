@@ -1,18 +1,19 @@
 """Users: creating, finding, changing and deleting accounts."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import ColumnElement, bindparam, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, bindparam, func, literal_column, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from models import User
-from models.base import db, now, serialise
+from models.base import now
 from models.paging import Page, PageRequest, page_of
-from models.reading import AnySelect, Record, fetch_one
+from models.rows import insert_row, update_row
+from models.statements import AnySelect, Record, fetch_one, serialise
 from service import metadata, normal, passwords, sessions
 from service.errors import Fault, Forbidden, Invalid, LastAdmin, NotFound, RegistrationClosed, VersionMismatch
 from service.identity import Identity
@@ -27,10 +28,15 @@ SORTS: dict[str, InstrumentedAttribute[Any]] = {
     "name": User.name_key,
     "email": User.email_key,
 }
+FEW = 50_000  # Rows that are found and sorted in a tenth of a second.
 _SECRET = {"password_hash", "deleted_at"}
 _COLUMNS = [a.class_attribute for a in User.__mapper__.column_attrs if a.key not in _SECRET]
 _LIVE = select(*_COLUMNS).where(User.deleted_at.is_(None))
 _LIVE_BY_ID = _LIVE.where(User.id == bindparam("user_id"))
+_LOCKED_BY_ID = _LIVE_BY_ID.with_for_update()
+_OTHER_ADMINS = select(func.count().label("number")).where(
+    User.role == "admin", User.is_active, User.deleted_at.is_(None), User.id != bindparam("user_id")
+)
 _FILTERS: dict[str, ColumnElement[bool]] = {
     "q": or_(User.name_key.like(bindparam("q"), escape="\\"), User.email_key.like(bindparam("q"), escape="\\")),
     "email": User.email_key == bindparam("email"),
@@ -44,10 +50,10 @@ _FILTERS: dict[str, ColumnElement[bool]] = {
 }
 
 
-def create(*, actor: Identity, email: str, name: str, password: str | None = None, **more: Any) -> User:
+def create(*, actor: Identity, email: str, name: str, password: str | None = None, **more: Any) -> Record:
     """Create a user; without `users:write`, register as one where registration is open.
 
-    Raises EmailTaken and ExternalIdTaken (when flushed), RegistrationClosed, Forbidden, Invalid, Busy.
+    Raises EmailTaken and ExternalIdTaken (from the database), RegistrationClosed, Forbidden, Invalid, Busy.
     """
     if Permission.USERS_WRITE not in actor.permissions:
         if current_app.config["REGISTRATION"] == "closed":
@@ -58,8 +64,11 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
     _check_fields(actor, more)
     if password is not None:
         passwords.check_policy(password)
+    for field in metadata.FIELDS & more.keys():
+        metadata.bounded(more[field], field=field)
     moment = now()
-    user = User(
+    return insert_row(
+        User,
         name=name,
         name_key=normal.name_key(name),
         email=email,
@@ -68,12 +77,8 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
         password_hash=passwords.hash_of(password) if password is not None else None,
         created_at=moment,
         updated_at=moment,
+        **more,
     )
-    for field, value in more.items():
-        setattr(user, field, metadata.bounded(value, field=field) if field in metadata.FIELDS else value)
-    db.session.add(user)
-    db.session.flush()  # The answer needs the id.
-    return user
 
 
 def read(user_id: int, *, actor: Identity) -> Record:
@@ -93,14 +98,18 @@ def search(page: PageRequest, **filters: Any) -> Page:
     """
     wanted = {name: value for name, value in filters.items() if value is not None}
     values = {name: _VALUES[name](value) if name in _VALUES else value for name, value in wanted.items()}
-    return page_of(_matching(frozenset(wanted)), page, SORTS, **values)
+    names = frozenset(wanted)
+    if "q" in names and page.sort.removeprefix("-") != "id" and _are_few(names, values):
+        statement, sorts = _found_first(names)
+        return page_of(statement, page, sorts, **values)
+    return page_of(_matching(names), page, SORTS, **values)
 
 
-def change(user_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> User:
+def change(user_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> Record:
     """Change the given fields; `expected` holds the versions the caller has seen, if it matters to them.
 
     Metadata is merged (RFC 7396). Raises NotFound, VersionMismatch, Forbidden, Invalid, LastAdmin, EmailTaken and
-    ExternalIdTaken (when flushed).
+    ExternalIdTaken.
     """
     user = _locked(user_id, actor=actor, expected=expected)
     for field in metadata.FIELDS & fields.keys():
@@ -108,7 +117,7 @@ def change(user_id: int, *, actor: Identity, expected: Collection[int] | None = 
     return _apply(user, actor, fields)
 
 
-def replace(user_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> User:
+def replace(user_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> Record:
     """Set every writable field, absent ones to their defaults; raises what `change` raises."""
     user = _locked(user_id, actor=actor, expected=expected)
     if Permission.USERS_PRIVATE in actor.permissions:
@@ -125,15 +134,15 @@ def delete(user_id: int, *, actor: Identity, expected: Collection[int] | None = 
     """
     user = _locked(user_id, actor=actor, expected=expected)
     _keep_an_admin(user)
-    user.deleted_at = user.updated_at = now()
+    update_row(User, user, deleted_at=now())
     sessions.end_all(user.id)
 
 
-def _locked(user_id: int, *, actor: Identity, expected: Collection[int] | None) -> User:
+def _locked(user_id: int, *, actor: Identity, expected: Collection[int] | None) -> Record:
     """Return a user for changing, with the row locked until the unit of work ends."""
     check(actor, Permission.USERS_WRITE, owner_id=user_id)
-    user = db.session.get(User, user_id, with_for_update=True)
-    if user is None or user.deleted_at is not None:
+    user = fetch_one(_LOCKED_BY_ID, user_id=user_id)
+    if user is None:
         raise NotFound
     if expected is not None and user.version not in expected:
         raise VersionMismatch
@@ -142,7 +151,7 @@ def _locked(user_id: int, *, actor: Identity, expected: Collection[int] | None) 
     return user
 
 
-def _apply(user: User, actor: Identity, fields: dict[str, Any]) -> User:
+def _apply(user: Record, actor: Identity, fields: dict[str, Any]) -> Record:
     if Permission.USERS_WRITE not in actor.permissions:
         _only_personal(fields)
     _check_fields(actor, fields)
@@ -152,15 +161,10 @@ def _apply(user: User, actor: Identity, fields: dict[str, Any]) -> User:
             _keep_an_admin(user)
         sessions.end_all(user.id)
     if "name" in fields:
-        user.name_key = normal.name_key(fields["name"])
+        fields["name_key"] = normal.name_key(fields["name"])
     if "email" in fields and (email_key := normal.email_key(fields["email"])) != user.email_key:
-        user.email_key, user.email_verified = email_key, False
-    for field, value in fields.items():
-        setattr(user, field, value)
-    if db.session.is_modified(user):
-        user.updated_at = now()
-        db.session.flush()  # The answer needs the new version.
-    return user
+        fields |= {"email_key": email_key, "email_verified": False}
+    return update_row(User, user, **fields)
 
 
 def _only_personal(fields: Collection[str]) -> None:
@@ -177,21 +181,43 @@ def _check_fields(actor: Identity, fields: dict[str, Any]) -> None:
         check_grant(actor, fields["role"])
 
 
-def _keep_an_admin(user: User) -> None:
+def _keep_an_admin(user: Record) -> None:
     """Refuse (LastAdmin) to lose the only active admin, also to two at once."""
     if user.role != "admin" or not user.is_active:
         return
     serialise("admins")
-    others = select(func.count()).where(
-        User.role == "admin", User.is_active, User.deleted_at.is_(None), User.id != user.id
-    )
-    if not db.session.scalar(others):
+    others = fetch_one(_OTHER_ADMINS, user_id=user.id)
+    if others is None or not others.number:
         raise LastAdmin
 
 
 @lru_cache(maxsize=512)
 def _matching(names: frozenset[str]) -> AnySelect:
-    return _LIVE.where(*(_FILTERS[name] for name in sorted(names)))
+    return _LIVE.where(*(_FILTERS[name] for name in sorted(names))).execution_options(own_plan=bool(names))
+
+
+def _are_few(names: frozenset[str], values: dict[str, Any]) -> bool:
+    """Tell whether so few match that they are better found first and then sorted.
+
+    They may all lie at the far end of an order, which the database does not know when it walks along an index.
+    """
+    found = fetch_one(_count_up_to(names), **values)
+    return found is not None and found.number <= FEW
+
+
+@lru_cache(maxsize=512)
+def _count_up_to(names: frozenset[str]) -> AnySelect:
+    some = _matching(names).with_only_columns(User.id).limit(literal_column(str(FEW + 1))).subquery()
+    return select(func.count().label("number")).select_from(some).execution_options(own_plan=True)
+
+
+@lru_cache(maxsize=512)
+def _found_first(names: frozenset[str]) -> tuple[AnySelect, Mapping[str, InstrumentedAttribute[Any]]]:
+    """Return the statement that finds all before it sorts, and its columns to sort by."""
+    found = aliased(User, _matching(names).cte("found").prefix_with("MATERIALIZED"))
+    columns = [getattr(found, column.key) for column in _COLUMNS]
+    sorts = {name: getattr(found, column.key) for name, column in SORTS.items()}
+    return select(*columns).execution_options(own_plan=True), sorts
 
 
 def _part(text: str) -> str:

@@ -15,11 +15,13 @@ from sqlalchemy import delete, event, select
 from config.development import new_signing_key
 from config.settings import Settings, load
 from models import User
-from models.base import db, unit_of_work
+from models.base import db
 from models.migrations import upgrade_alone
+from models.statements import execute, unit_of_work
 from resources.app import create_app
 from tests.client import Client
 from tests.contract import Contract
+from tests.databases import application
 from tests.factories.base import Bound
 from tests.factories.user import UserFactory
 from tests.servers import PostgreSQL, create_database, start_postgresql
@@ -27,6 +29,7 @@ from tests.servers import PostgreSQL, create_database, start_postgresql
 POSTGRESQL = "ROLLCALL_TEST_POSTGRESQL"
 SECRET_KEY = "only for tests: 0123456789 abcdefghijklmnopqrstuvwxyz"
 SIGNING_KEY = new_signing_key()
+EMPTYING = [delete(table) for table in reversed(db.metadata.sorted_tables)]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -121,8 +124,27 @@ def app(migrated_app: Flask) -> Iterator[Flask]:
     yield migrated_app
     migrated_app.config.update(configuration)
     with migrated_app.app_context(), unit_of_work():
-        for table in reversed(db.metadata.sorted_tables):
-            db.session.execute(delete(table))
+        for statement in EMPTYING:
+            execute(statement)
+
+
+@pytest.fixture
+def narrow(app: Flask, settings_for: Callable[..., Settings]) -> Iterator[Flask]:
+    """Return an application on the same database that has a single connection."""
+    with application(settings_for(app.config["DATABASE_URL"], THREADS="1"), migrated=False) as narrow:
+        yield narrow
+
+
+@pytest.fixture
+def outside(app: Flask) -> Iterator[Any]:
+    """Return a connection to the same database that is not the application's, and waits for no lock on SQLite."""
+    url = app.config["DATABASE_URL"]
+    if url.startswith("sqlite"):
+        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0, isolation_level=None)
+    else:
+        connection = psycopg.connect(url, autocommit=True)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture
@@ -184,14 +206,18 @@ def nothing_changes(snapshot: Callable[[], dict[str, list[Any]]]) -> Callable[[]
 
 @pytest.fixture
 def queries(app: Flask) -> Callable[..., AbstractContextManager[list[Any]]]:
-    """Return a context that collects the statements that reach the driver, however they are sent."""
+    """Return a context that collects the statements that reach the driver, however they are sent.
+
+    What begins and ends a transaction, and an advisory lock, is left out unless it is asked for.
+    """
 
     @contextmanager
-    def context(of: Flask = app) -> Iterator[list[Any]]:
+    def context(of: Flask = app, *, with_transactions: bool = False) -> Iterator[list[Any]]:
         statements: list[Any] = []
+        left_out = () if with_transactions else ("BEGIN", "COMMIT", "ROLLBACK", "SELECT pg_advisory")
 
         def collect(statement: Any) -> None:
-            if not str(statement).startswith(("BEGIN", "COMMIT", "ROLLBACK", "SELECT pg_advisory")):
+            if not str(statement).startswith(left_out):
                 statements.append(statement)
 
         class Cursor(psycopg.Cursor):

@@ -12,8 +12,9 @@ from sqlalchemy import select
 
 from config.settings import DECLARED
 from models import User
-from models.base import db, unit_of_work
-from models.reading import fetch_all
+from models.base import db
+from models.rows import insert_row
+from models.statements import fetch_all, unit_of_work
 from resources.app import create_app
 from service import tokens, users
 from service.errors import InvalidToken, RegistrationClosed
@@ -67,7 +68,7 @@ def two(database_kind, make_database, settings_for) -> Iterator[tuple[Flask, Fla
 
 def addresses(app: Flask) -> list[str]:
     with app.app_context():
-        return [row.email for row in fetch_all(select(User.email))]
+        return [row.email for row in fetch_all(select(User.email).order_by(User.id))]
 
 
 def test_two_applications_do_not_see_each_others_data(two):
@@ -83,12 +84,12 @@ def test_two_applications_write_to_their_own_databases_in_turns(two):
     first, second = two
 
     with first.app_context(), unit_of_work():
-        db.session.add(User(email="a", email_key="a", name="A", name_key="a"))
+        insert_row(User, email="a", email_key="a", name="A", name_key="a")
         with second.app_context(), unit_of_work():
-            db.session.add(User(email="b", email_key="b", name="B", name_key="b"))
-        db.session.flush()
+            insert_row(User, email="b", email_key="b", name="B", name_key="b")
+        insert_row(User, email="c", email_key="c", name="C", name_key="c")
 
-    assert (addresses(first), addresses(second)) == (["a"], ["b"])
+    assert (addresses(first), addresses(second)) == (["a", "c"], ["b"])
 
 
 def test_two_applications_have_settings_of_their_own(two):

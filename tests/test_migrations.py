@@ -17,7 +17,7 @@ from sqlalchemy import MetaData, create_engine, inspect, select, text
 from sqlalchemy.pool import NullPool
 
 from models import migrations
-from models.base import db, unit_of_work
+from models.base import db
 from service.readiness import check as check_readiness
 from tests.databases import application, migrate, new_database
 from tests.processes import command_at_once, environment, run
@@ -135,9 +135,9 @@ def rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def write_at(revision: str) -> None:
-    with unit_of_work():
+    with db.engine.begin() as connection:
         for statement in WRITTEN_AT[revision]:
-            db.session.execute(text(statement.replace(":", r"\:")))
+            connection.execute(text(statement.replace(":", r"\:")))
 
 
 def survived(before: dict[str, list[dict[str, Any]]]) -> bool:
@@ -198,8 +198,8 @@ def test_rebuilding_users_keeps_their_posts_and_every_rule(fresh, later):
     assert rows() == before
     schema["users"]["columns"]["name"] = schema["users"]["columns"]["name"].replace("80", "90")
     assert tables() == schema
-    with unit_of_work():
-        db.session.execute(text("DELETE FROM users"))
+    with db.engine.begin() as connection:
+        connection.execute(text("DELETE FROM users"))
     assert rows() == {"users": [], "posts": [], "sessions": []}
 
 
@@ -230,8 +230,8 @@ def test_the_models_are_what_the_migrations_make(fresh):
 )
 def test_a_difference_from_the_models_is_noticed(fresh, change):
     migrate(fresh)
-    with unit_of_work():
-        db.session.execute(text(change))
+    with db.engine.begin() as connection:
+        connection.execute(text(change))
 
     with pytest.raises(SystemExit):
         flask_migrate.check(str(migrations.FOLDER))
@@ -259,8 +259,8 @@ def test_migrating_again_changes_nothing(fresh):
 def test_a_database_newer_than_the_code_is_refused_and_left_alone(fresh):
     migrate(fresh)
     write_at(migrations.head())
-    with unit_of_work():
-        db.session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with db.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     before = rows()
 
     ended = run("flask", "--app", "wsgi", "migrate-on-start", DATABASE_URL=fresh.config["DATABASE_URL"])
@@ -313,9 +313,9 @@ def test_a_sqlite_file_is_made_for_its_owner_only(tmp_path, settings_for):
 def test_a_revision_written_from_the_models_needs_nothing_of_ours_and_makes_the_tables(fresh, tmp_path):
     folder = shutil.copytree(migrations.FOLDER, tmp_path / "migrations")
     migrate(fresh)
-    with unit_of_work():
+    with db.engine.begin() as connection:
         for table in ("sessions", "posts", "users"):
-            db.session.execute(text(f"DROP TABLE {table}"))
+            connection.execute(text(f"DROP TABLE {table}"))
 
     flask_migrate.revision(str(folder), autogenerate=True, rev_id="9998")
     flask_migrate.upgrade(str(folder))

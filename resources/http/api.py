@@ -8,7 +8,7 @@ import orjson
 from flask import Response, request
 from flask.typing import ResponseReturnValue
 
-from models.base import unit_of_work
+from models.statements import unit_of_work
 from resources.http.problems import NotAcceptable
 
 VERBS = ("get", "post", "put", "patch", "delete")
@@ -45,7 +45,7 @@ class Resource(flask_restful.Resource):
 
     def dispatch_request(self, *args: Any, **kwargs: Any) -> ResponseReturnValue:
         """Run the verb; one that may change something runs in one unit of work."""
-        if request.headers.get("Accept", "") not in ANY_ANSWER and not _takes_json():
+        if request.environ.get("HTTP_ACCEPT", "") not in ANY_ANSWER and not _takes_json():
             raise NotAcceptable
         if request.method in SAFE:
             return self.get(*args, **kwargs)

@@ -63,7 +63,7 @@ def current_identity() -> Identity:
 
 
 def _identify(or_anonymous: bool) -> Identity:
-    credential = request.headers.get("Authorization")
+    credential = request.environ.get("HTTP_AUTHORIZATION")
     if credential is None and or_anonymous:
         return ANONYMOUS
     scheme, _, token = (credential or "").partition(" ")

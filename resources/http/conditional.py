@@ -36,7 +36,7 @@ def etag(version: int) -> str:
 
 def is_known(version: int) -> bool:
     """Tell whether `If-None-Match` says that the client has this version already."""
-    known = request.headers.get("If-None-Match")
+    known = request.environ.get("HTTP_IF_NONE_MATCH")
     if known is None:
         return False
     versions = EntityTags()(known)

@@ -36,10 +36,16 @@ def init_envelope(app: Flask) -> None:
 
     @app.after_request
     def _close(response: Response) -> Response:
+        headers = response.headers
+        present = {name.lower() for name, _ in headers}
         for name, value in always.items():
-            response.headers.setdefault(name, value)
-        response.headers["X-Request-ID"] = g.request_id
-        response.vary.add("Origin")
+            if name.lower() not in present:
+                headers.add(name, value)
+        headers.add("X-Request-ID", g.request_id)
+        if "vary" in present:
+            response.vary.add("Origin")
+        else:
+            headers.add("Vary", "Origin")
         if request.method == "OPTIONS" and response.status_code == 200:
             response.status_code = 204
             del response.headers["Content-Type"]
@@ -50,22 +56,23 @@ def init_envelope(app: Flask) -> None:
 def _open() -> None:
     """Name the request; raises BadRequest or NotFound for an address that is not what it seems."""
     g.started = time.perf_counter()
-    given = request.headers.get("X-Request-ID", "")
+    # Here and below straight from the environment: in `request.headers`, a header that is absent costs an exception.
+    environ = request.environ
+    given = environ.get("HTTP_X_REQUEST_ID", "")
     g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
-    raw = request.environ.get("RAW_URI", "/")
+    raw = environ.get("RAW_URI", "/")
     if raw.startswith("//") or not raw.startswith("/"):
         raise NotFound  # The server would cut off the host, or the slashes, and answer for another address.
     if "%" in raw or not raw.isascii():
         _check_address(raw.encode("latin-1", "replace"))
-    if "HTTP_" in request.environ:
+    if "HTTP_" in environ:
         raise BadRequest("A header line is folded.")  # The server's parser takes such a line for a header without name.
-    _check_host()
+    _check_host(environ.get("HTTP_HOST"), environ.get("SERVER_PROTOCOL"))
 
 
-def _check_host() -> None:
+def _check_host(host: str | None, protocol: str | None) -> None:
     """Refuse a host that is not ours; only before HTTP/1.1 could it be left out (RFC 9112 §3.2)."""
-    host = request.headers.get("Host")
-    if host is None and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+    if host is None and protocol == "HTTP/1.0":
         return
     if PORT.sub("", host or "").lower() not in current_app.config["ALLOWED_HOSTS"]:
         raise BadRequest("The host is not served here.")

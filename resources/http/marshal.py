@@ -11,7 +11,7 @@ from models.paging import Page
 from resources.http.api import note
 from resources.http.conditional import etag, is_known
 from resources.http.links import item_address
-from resources.http.paging import list_headers, list_members
+from resources.http.paging import neighbours
 from resources.http.shapes import FieldMap, shape_for
 from service.identity import ANONYMOUS
 
@@ -33,8 +33,8 @@ def marshal_with(
             result = function(*args, **kwargs)
             if isinstance(result, Page):
                 shape = _shape(field_map)
-                body = {envelope: [shape(item) for item in result.items], **list_members(result)}
-                return _answer(body, status, list_headers(result))
+                members, headers = neighbours(result)
+                return _answer({envelope: [shape(item) for item in result.items], **members}, status, headers)
             return _item(result, field_map, status, location)
 
         note(verb, fields=field_map, envelope=envelope, status=status, location=location)

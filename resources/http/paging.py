@@ -4,6 +4,7 @@ import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
@@ -52,24 +53,19 @@ class PageParser(RequestParser):
         return {**values, "page": g.listing}
 
 
-def list_members(page: Page) -> dict[str, Any]:
-    """Return what an answer says besides its items."""
+def neighbours(page: Page) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what an answer says besides its items: members of the body, and the Link header (RFC 8288)."""
     asked: PageRequest = g.listing
-    members: dict[str, Any] = {"next_cursor": page.next_key and _write_cursor(page.next_key, asked.sort)}
+    next_cursor = page.next_key and _write_cursor(page.next_key, asked.sort)
+    members: dict[str, Any] = {"next_cursor": next_cursor}
     if page.total is not None:
         members |= {"page": asked.number, "pages": _pages(page.total, asked.size), "total": page.total}
-    return members
-
-
-def list_headers(page: Page) -> dict[str, str]:
-    """Return the Link header (RFC 8288) of a page."""
-    asked: PageRequest = g.listing
     places: dict[str, dict[str, Any] | None]
     if asked.number is None:
         places = {
             "first": {},
             "prev": page.previous_key and {"cursor": _write_cursor(page.previous_key, asked.sort, backwards=True)},
-            "next": page.next_key and {"cursor": _write_cursor(page.next_key, asked.sort)},
+            "next": next_cursor and {"cursor": next_cursor},
         }
     else:
         last = _pages(page.total or 0, asked.size)
@@ -80,7 +76,7 @@ def list_headers(page: Page) -> dict[str, str]:
             "last": {"page": last},
         }
     links = [f'<{_neighbour(place)}>; rel="{name}"' for name, place in places.items() if place is not None]
-    return {"Link": ", ".join(links)}
+    return members, {"Link": ", ".join(links)}
 
 
 def _pages(total: int, size: int) -> int:
@@ -123,5 +119,9 @@ def _signature(text: bytes, sort: str) -> bytes:
     """Sign a cursor for this list only: its path, sort and filters."""
     filters = sorted((name, value) for name, value in request.args.items() if name not in UNBOUND)
     bound = orjson.dumps([request.path, sort, filters])
-    key = sha256(b"rollcall cursor\0" + current_app.config["SECRET_KEY"].encode()).digest()
-    return hmac.digest(key, bound + b"\0" + text, "sha256")[:SIGNATURE_BYTES]
+    return hmac.digest(_key(current_app.config["SECRET_KEY"]), bound + b"\0" + text, "sha256")[:SIGNATURE_BYTES]
+
+
+@cache
+def _key(secret: str) -> bytes:
+    return sha256(b"rollcall cursor\0" + secret.encode()).digest()

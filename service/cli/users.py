@@ -11,8 +11,9 @@ from flask.cli import AppGroup
 from sqlalchemy import insert, select
 
 from models import User
-from models.base import db, serialise, unit_of_work
+from models.base import db
 from models.paging import PageRequest
+from models.statements import fetch_one, serialise, unit_of_work
 from service import normal, users
 from service.cli.refusals import readable_refusals
 from service.cli.seed import believable_users
@@ -20,6 +21,7 @@ from service.errors import NotFound
 from service.identity import Identity
 from service.permissions import ROLES, Permission
 
+_AN_ADMIN = select(User.id).where(User.role == "admin", User.deleted_at.is_(None)).limit(1)
 OPERATOR = Identity(user_id=None, permissions=frozenset(Permission))
 
 users_group = AppGroup("users", help="Accounts: create, list, promote, suspend.")
@@ -88,7 +90,7 @@ def suspend(email: str, undo: bool) -> None:
 def first_admin() -> None:
     """Create the first admin where there is none, from ADMIN_EMAIL and ADMIN_PASSWORD."""
     serialise("admins")
-    if db.session.scalar(select(User.id).where(User.role == "admin", User.deleted_at.is_(None)).limit(1)):
+    if fetch_one(_AN_ADMIN):
         return
     email = current_app.config["ADMIN_EMAIL"]
     if not email:
@@ -102,12 +104,12 @@ def first_admin() -> None:
 
 @users_group.command("seed")
 @click.option("--count", type=click.IntRange(1, 10_000_000), default=1000, show_default=True)
-@one_unit_of_work
+@readable_refusals
 def seed(count: int) -> None:
     """Add made-up users without passwords, for trying things out."""
-    with click.progressbar(length=count, label=f"Adding {count} users") as bar:
+    with db.engine.begin() as connection, click.progressbar(length=count, label=f"Adding {count} users") as bar:
         for batch in believable_users(count):
-            db.session.execute(insert(User), batch)
+            connection.execute(insert(User), batch)
             bar.update(len(batch))
 
 

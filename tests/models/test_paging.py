@@ -2,30 +2,41 @@
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Select, delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from models import User
-from models.base import db
 from models.paging import Page, PageRequest, page_of
+from models.statements import execute, fetch_all, unit_of_work
 from service.users import SORTS
 
 WAYS = [way for sort in SORTS for way in (sort, f"-{sort}")]
 # Few moments and names, so that there are ties; names whose order depends on the locale, unless it is by code point.
 MOMENTS = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=number) for number in range(4)]
 NAMES = ["ada", "zoe", "zoë", "ödön", "a b", "ab", "\U0001f600", "\uffee"]
+KEYS = ("id", "email", "email_key", "name_key", "created_at", "updated_at")
+PLAIN = {"name": "Any", "role": "member", "is_active": True, "email_verified": False, "version": 1}
+NEW = insert(User).values(**PLAIN, public_metadata={}, private_metadata={}, **{k: bindparam(f"new_{k}") for k in KEYS})
+GONE = delete(User).where(User.id == bindparam("user_id"))
+PLACES = {name: select(column.label("place"), User.id) for name, column in SORTS.items()}
+WIDE = select(User.id, *(column for name, column in SORTS.items() if name != "id"))
+
+
+class Undone(Exception):
+    """What ends a test."""
 
 
 @pytest.fixture
 def rows(app: Flask) -> Iterator["Rows"]:
     """Return rows in one transaction that is never committed."""
-    with app.app_context():
+    with app.app_context(), suppress(Undone), unit_of_work():
         yield Rows()
-        db.session.rollback()
+        raise Undone
 
 
 class Rows:
@@ -36,33 +47,31 @@ class Rows:
 
     def insert(self, dice: random.Random, count: int) -> None:
         """Add rows whose place in every order is by chance, and whose ids do not only rise."""
-        ids = set(db.session.scalars(select(User.id)))
-        free = [number for number in range(1, 1000) if number not in ids]
+        taken = set(self.ids())
+        free = [number for number in range(1, 1000) if number not in taken]
         for user_id in dice.sample(free, count):
             self.made += 1
             key = f"{dice.choice('azéZ_')}{self.made}@example.com"
-            person = {"id": user_id, "name": "Any", "name_key": dice.choice(NAMES), "email": key, "email_key": key}
-            moments = {"created_at": dice.choice(MOMENTS), "updated_at": dice.choice(MOMENTS)}
-            db.session.execute(insert(User).values(**person, **moments))
+            values = (user_id, key, key, dice.choice(NAMES), dice.choice(MOMENTS), dice.choice(MOMENTS))
+            execute(NEW, **{f"new_{name}": value for name, value in zip(KEYS, values, strict=True)})
 
     def delete(self, dice: random.Random, count: int) -> None:
         """Take some rows away."""
-        ids = sorted(db.session.scalars(select(User.id)))
-        db.session.execute(delete(User).where(User.id.in_(dice.sample(ids, count))))
+        for user_id in dice.sample(self.ids(), count):
+            execute(GONE, user_id=user_id)
+
+    def ids(self) -> list[int]:
+        """Return all ids, rising."""
+        return sorted(row.id for row in fetch_all(PLACES["created_at"]))
 
     def in_order(self, way: str) -> list[int]:
         """Return all ids in the order that is wanted, as Python sorts."""
-        found = db.session.execute(select(SORTS[way.removeprefix("-")], User.id)).all()
+        found = [tuple(row) for row in fetch_all(PLACES[way.removeprefix("-")])]
         return [user_id for _, user_id in sorted(found, reverse=way.startswith("-"))]
 
 
-def wide() -> Select[Any]:
-    """Return the query that is paged."""
-    return select(User.id, *(column for name, column in SORTS.items() if name != "id"))
-
-
 def page(way: str, size: int, **place: Any) -> Page:
-    return page_of(wide(), PageRequest(size=size, sort=way, **place), SORTS)
+    return page_of(WIDE, PageRequest(size=size, sort=way, **place), SORTS)
 
 
 def ids(page: Page) -> list[int]:
@@ -161,7 +170,8 @@ def test_a_page_past_the_end_is_empty_and_still_counts(rows):
 def test_going_on_after_all_that_followed_was_deleted_finds_nothing(rows):
     rows.insert(random.Random(0), 4)
     first = page("-created_at", 2)
-    db.session.execute(delete(User).where(User.id.not_in(ids(first))))
+    for user_id in set(rows.ids()) - set(ids(first)):
+        execute(GONE, user_id=user_id)
 
     found = page("-created_at", 2, key=first.next_key)
 
@@ -170,10 +180,10 @@ def test_going_on_after_all_that_followed_was_deleted_finds_nothing(rows):
 
 def test_the_query_keeps_its_own_conditions_on_every_page(rows):
     rows.insert(random.Random(0), 20)
-    wanted = sorted(db.session.scalars(select(User.id).where(User.name_key == "ab")))
+    wanted = [row.id for row in fetch_all(select(User.id).where(User.name_key == "ab").order_by(User.id))]
 
-    found = page_of(wide().where(User.name_key == "ab"), PageRequest(size=100, sort="id"), SORTS)
-    numbered = page_of(wide().where(User.name_key == "ab"), PageRequest(size=100, sort="id", number=1), SORTS)
+    found = page_of(WIDE.where(User.name_key == "ab"), PageRequest(size=100, sort="id"), SORTS)
+    numbered = page_of(WIDE.where(User.name_key == "ab"), PageRequest(size=100, sort="id", number=1), SORTS)
 
     assert ids(found) == ids(numbered) == wanted
     assert numbered.total == len(wanted) > 0

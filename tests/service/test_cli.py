@@ -1,7 +1,7 @@
 """The commands: what they do, what they print, and how they refuse."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +10,7 @@ from flask import Flask
 from sqlalchemy import select
 
 from models import Session, User
-from models.base import db, unit_of_work
-from models.reading import fetch_one
+from models.statements import Record, fetch_all, fetch_one, unit_of_work
 from service import sessions
 from service.errors import AccountSuspended
 from tests.factories.session import SessionFactory
@@ -20,6 +19,7 @@ from tests.processes import command_at_once, run
 from tests.servers import free_port
 
 Command = Callable[..., Result]
+EVERYBODY = select(User).order_by(User.id)
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def command(app: Flask) -> Command:
     return run_command
 
 
-def everybody(app: Flask) -> list[User]:
-    with app.app_context(), unit_of_work():
-        return list(db.session.scalars(select(User).order_by(User.id)))
+def everybody(app: Flask) -> Sequence[Record]:
+    with app.app_context():
+        return fetch_all(EVERYBODY)
 
 
 # Creating
@@ -124,7 +124,7 @@ def test_a_suspended_user_is_shut_out_until_it_is_undone(app, command, member):
     assert (result.exit_code, result.output) == (0, f"{member.email} is now suspended.\n")
     with app.app_context():
         assert fetch_one(select(Session.ended_at)).ended_at is not None
-        with pytest.raises(AccountSuspended):
+        with pytest.raises(AccountSuspended), unit_of_work():
             sessions.sign_in(email=member.email, password=PASSWORD)
 
     result = command("users", "suspend", member.email, "--undo")

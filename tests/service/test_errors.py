@@ -5,39 +5,22 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-import psycopg
 import pytest
 from flask import Flask
-from sqlalchemy import delete, event, insert, select, text, update
+from sqlalchemy import delete, event, func, literal_column, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from models import Post, User
-from models.base import db, now, unit_of_work
-from models.reading import fetch_all
+from models.base import db, now
+from models.rows import insert_row, update_row
+from models.statements import execute, fetch_all, fetch_one, unit_of_work
 from service import errors
 from service.errors import EmailTaken, ExternalIdTaken, Invalid, NotFound, Refusal, Unavailable, VersionMismatch
-from tests.databases import application
 from tests.factories.user import UserFactory
 
-
-@pytest.fixture
-def narrow(app: Flask, settings_for) -> Iterator[Flask]:
-    """Return an application on the same database that has a single connection."""
-    with application(settings_for(app.config["DATABASE_URL"], THREADS="1"), migrated=False) as narrow:
-        yield narrow
-
-
-@pytest.fixture
-def outside(app: Flask) -> Iterator[Any]:
-    """Return a connection to the same database that is not the application's."""
-    url = app.config["DATABASE_URL"]
-    if url.startswith("sqlite"):
-        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-    else:
-        connection = psycopg.connect(url, autocommit=True)
-    yield connection
-    connection.close()
+RENAME = update(User).values(name="Changed")
+PID = select(func.pg_backend_pid().label("pid"))
 
 
 def refusal_of(app: Flask, work: Callable[[], Any]) -> Refusal | None:
@@ -54,7 +37,7 @@ def in_one_unit_of_work(work: Callable[[], Any]) -> None:
 
 def new_user(**columns: Any) -> Callable[[], Any]:
     person = {"email": "new@example.com", "email_key": "new@example.com", "name": "New", "name_key": "new"}
-    return lambda: db.session.execute(insert(User).values(**{**person, **columns}))
+    return lambda: insert_row(User, **{**person, **columns})
 
 
 @pytest.mark.parametrize(
@@ -79,17 +62,17 @@ def test_a_post_of_nobody_is_refused(app, nothing_changes):
         return  # It names no foreign key; there the author is looked at while nobody else can write.
 
     with nothing_changes():
-        post = insert(Post).values(user_id=1, title="A title", content="")
+        found = refusal_of(app, lambda: insert_row(Post, user_id=1, title="A title", content=""))
 
-        assert type(refusal_of(app, lambda: db.session.execute(post))) is NotFound
+    assert type(found) is NotFound
 
 
 @pytest.mark.parametrize("end", [update(User).values(version=9), delete(User)], ids=["changed", "deleted"])
 def test_a_row_that_changed_meanwhile_is_a_stale_version(app, member, end):
     def work() -> None:
-        user = db.session.get(User, member.id)
-        db.session.execute(end.execution_options(synchronize_session=False))
-        user.name = "Changed"
+        user = fetch_one(select(User))
+        execute(end)
+        update_row(User, user, name="Changed")
 
     assert type(refusal_of(app, work)) is VersionMismatch
 
@@ -103,7 +86,7 @@ def test_a_mistake_in_a_statement_is_a_fault_of_ours(app):
     if app.config["DATABASE_URL"].startswith("sqlite"):
         return  # It makes no difference between a mistake and a lock.
 
-    assert refusal_of(app, lambda: db.session.execute(text("SELECT nothing FROM users"))) is None
+    assert refusal_of(app, lambda: fetch_all(select(literal_column("nothing")).select_from(User))) is None
 
 
 def test_a_value_that_does_not_fit_is_invalid_where_the_database_looks(app, nothing_changes):
@@ -127,7 +110,7 @@ def test_a_writer_locked_out_is_told_to_come_back(narrow, outside, member, nothi
         outside.execute("BEGIN EXCLUSIVE" if is_sqlite else "BEGIN")
         if not is_sqlite:
             outside.execute("LOCK TABLE users IN SHARE MODE")
-        found = refusal_of(narrow, lambda: db.session.execute(update(User).values(name="Changed")))
+        found = refusal_of(narrow, lambda: execute(RENAME))
         with narrow.app_context():
             assert fetch_all(select(User.name)) == [(member.name,)]
         outside.execute("ROLLBACK")
@@ -135,14 +118,17 @@ def test_a_writer_locked_out_is_told_to_come_back(narrow, outside, member, nothi
     assert type(found) is Unavailable
 
 
-def test_a_pool_without_a_free_connection_is_not_waited_for_long(narrow):
+@pytest.mark.parametrize(
+    "work", [lambda: fetch_all(select(User.id)), lambda: execute(RENAME)], ids=["reading", "changing"]
+)
+def test_a_pool_without_a_free_connection_is_not_waited_for_long(narrow, work):
     with narrow.app_context():
         pool = db.engine.pool
         assert isinstance(pool, QueuePool) and pool.timeout() == 1
         pool._timeout = 0
         taken = db.engine.raw_connection()
 
-        found = refusal_of(narrow, lambda: db.session.execute(select(1)))
+        found = refusal_of(narrow, work)
         taken.close()
 
     assert type(found) is Unavailable
@@ -153,10 +139,10 @@ def test_a_connection_that_breaks_in_the_middle_is_told_to_come_back(narrow, out
         return  # Its connections are files.
 
     def work() -> None:
-        db.session.execute(update(User).values(name="Changed"))
-        pid = db.session.scalar(text("SELECT pg_backend_pid()"))
+        execute(RENAME)
+        pid = fetch_one(PID).pid
         assert outside.execute("SELECT pg_terminate_backend(%s, 5000)", [pid]).fetchone() == (True,)
-        db.session.execute(select(1))
+        fetch_one(select(1))
 
     with nothing_changes():
         assert type(refusal_of(narrow, work)) is Unavailable
@@ -167,12 +153,12 @@ def test_a_transaction_that_idled_too_long_is_told_to_come_back(narrow, outside,
         return
 
     def work() -> None:
-        db.session.execute(update(User).values(name="Changed"))
-        pid = db.session.scalar(text("SELECT pg_backend_pid()"))
-        db.session.execute(text("SET idle_in_transaction_session_timeout = 1"))
+        execute(RENAME)
+        pid = fetch_one(PID).pid
+        fetch_one(select(func.set_config("idle_in_transaction_session_timeout", "1", False)))
         while outside.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone():
             pass
-        db.session.execute(select(1))
+        fetch_one(select(1))
 
     with nothing_changes():
         assert type(refusal_of(narrow, work)) is Unavailable
@@ -187,9 +173,7 @@ def test_a_database_that_can_only_be_read_is_not_available_for_writing(narrow, m
         event.listen(db.engine, "connect", only_read)
 
     with nothing_changes():
-        assert (
-            type(refusal_of(narrow, lambda: db.session.execute(update(User).values(updated_at=now())))) is Unavailable
-        )
+        assert type(refusal_of(narrow, lambda: execute(update(User).values(updated_at=now())))) is Unavailable
 
 
 # The catalogue

@@ -7,6 +7,7 @@ import pytest
 from argon2 import PasswordHasher
 from flask import Flask
 
+from models.statements import unit_of_work
 from service import passwords, sessions
 from service.errors import AccountSuspended, Busy, Invalid, InvalidCredentials
 from tests.factories.user import PASSWORD, UserFactory
@@ -142,9 +143,10 @@ def test_every_sign_in_checks_one_password(app, verified, email, traits, refusal
 
     with app.app_context():
         if refusal is None:
-            sessions.sign_in(email=email, password=PASSWORD)
+            with unit_of_work():
+                sessions.sign_in(email=email, password=PASSWORD)
         else:
-            with pytest.raises(refusal):
+            with pytest.raises(refusal), unit_of_work():
                 sessions.sign_in(email=email, password=PASSWORD)
 
     assert verified == [PASSWORD]

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from models import Session, User
-from models.base import db, unit_of_work
 from models.paging import PageRequest
-from models.reading import fetch_all, fetch_one
+from models.rows import update_row
+from models.statements import Record, fetch_all, fetch_one, unit_of_work
 from service import sessions, users
 from service.errors import (
     Forbidden,
@@ -30,6 +30,8 @@ from tests.factories.user import PASSWORD, UserFactory
 OPERATOR = Identity(user_id=None, permissions=frozenset(Permission))
 WRITER = Identity(user_id=None, permissions=frozenset({Permission.USERS_READ, Permission.USERS_WRITE}))
 ROUNDS = 50
+STORED = select(User).where(User.id == bindparam("user_id"))
+ADMINS = select(User).where(User.role == "admin", User.is_active, User.deleted_at.is_(None))
 WAYS_TO_GO: dict[str, Callable[..., Any]] = {
     "demoted": lambda user_id, actor: users.change(user_id, actor=actor, role="member"),
     "suspended": lambda user_id, actor: users.change(user_id, actor=actor, is_active=False),
@@ -45,7 +47,6 @@ def work(app: Flask) -> Iterator[None]:
     """Run a test in an application context, each of its calls in a unit of work of its own."""
     with app.app_context():
         yield
-        db.session.rollback()
 
 
 def acting(user: User) -> Identity:
@@ -66,9 +67,10 @@ def refused(refusal: type[Refusal], operation: Callable[..., Any], *args: Any, *
     return caught.value
 
 
-def stored(user: User) -> User:
-    with unit_of_work():
-        return db.session.get(User, user.id, populate_existing=True)
+def stored(user: User | Record) -> Record:
+    found = fetch_one(STORED, user_id=user.id)
+    assert found is not None
+    return found
 
 
 # The last admin
@@ -115,7 +117,7 @@ def test_the_last_admin_may_change_what_keeps_them_admin(work, admin, change):
     assert fetch_one(select(Session.ended_at)).ended_at is None
 
 
-def is_admin_no_more(user: User) -> bool:
+def is_admin_no_more(user: Record) -> bool:
     return user.role != "admin" or not user.is_active or user.deleted_at is not None
 
 
@@ -129,10 +131,8 @@ def test_of_two_admins_who_go_at_once_one_stays(app, mutual):
 
         assert sorted(outcomes) == ["LastAdmin", "done"]
         with app.app_context(), unit_of_work():
-            left = db.session.scalars(
-                select(User).where(User.role == "admin", User.is_active, User.deleted_at.is_(None))
-            )
-            left.one().role = "member"
+            (left,) = fetch_all(ADMINS)
+            update_row(User, left, role="member")
 
 
 def at_once(app: Flask, way: Callable[..., Any], pair: tuple[User, User], *, mutual: bool) -> list[str]:

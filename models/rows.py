@@ -1,0 +1,98 @@
+"""Rows: adding, changing and removing one, each by a single statement that returns it as it is then."""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Column, Delete, Insert, Table, Update, bindparam, delete, insert, update
+from sqlalchemy.orm.exc import StaleDataError
+
+from models.base import Base, now
+from models.statements import Record, execute, fetch_one
+
+AnyTable = type[Base]
+
+
+def insert_row(table: AnyTable, **values: Any) -> Record:
+    """Add a row and return it; what is not given has its column's default."""
+    defaults = {name: make() for name, make in _defaults(table).items() if name not in values}
+    row = fetch_one(_insert(table), **_as_new(defaults | values))
+    assert row is not None
+    return row
+
+
+def update_row(table: AnyTable, row: Record, **values: Any) -> Record:
+    """Change a row to these values and return it as it is then; the same row if nothing differs.
+
+    Where the table has them, `version` goes up by one and `updated_at` becomes the present. Raises StaleDataError
+    where the row is gone or another version.
+    """
+    columns = _columns(table)
+    values = {n: v for n, v in values.items() if not columns[n].type.compare_values(getattr(row, n), v)}
+    if not values:
+        return row
+    place = {"row_id": row.id}
+    if "updated_at" in columns:
+        values["updated_at"] = now()
+    if "version" in columns:
+        place["row_version"] = row.version
+    changed = fetch_one(_update(table, frozenset(values)), **place, **_as_new(values))
+    if changed is None:
+        raise StaleDataError
+    return changed
+
+
+def delete_row(table: AnyTable, row: Record) -> None:
+    """Remove a row."""
+    execute(_delete(table), row_id=row.id)
+
+
+def _as_new(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"new_{name}": value for name, value in values.items()}
+
+
+@lru_cache
+def _columns(table: AnyTable) -> Mapping[str, Column[Any]]:
+    return dict(_table(table).columns)
+
+
+def _table(table: AnyTable) -> Table:
+    found = table.__table__
+    assert isinstance(found, Table)
+    return found
+
+
+@lru_cache
+def _defaults(table: AnyTable) -> Mapping[str, Callable[[], Any]]:
+    """Return what makes the value of each column that the database does not fill by itself."""
+    return {name: _default(column) for name, column in _columns(table).items() if name != "id"}
+
+
+def _default(column: Column[Any]) -> Callable[[], Any]:
+    default: Any = column.default
+    if default is None:
+        return lambda: None
+    value = default.arg
+    return (lambda: value(None)) if callable(value) else (lambda: value)
+
+
+@lru_cache
+def _insert(table: AnyTable) -> Insert:
+    new = {name: bindparam(f"new_{name}", type_=_columns(table)[name].type) for name in _defaults(table)}
+    return insert(table).values(new).returning(*_columns(table).values())
+
+
+@lru_cache(maxsize=1024)
+def _update(table: AnyTable, names: frozenset[str]) -> Update:
+    columns = _columns(table)
+    changed = update(table).where(columns["id"] == bindparam("row_id"))
+    new: dict[str, Any] = {n: bindparam(f"new_{n}", type_=columns[n].type) for n in sorted(names)}
+    if "version" in columns:
+        changed = changed.where(columns["version"] == bindparam("row_version"))
+        new["version"] = columns["version"] + 1
+    return changed.values(new).returning(*columns.values())
+
+
+@lru_cache
+def _delete(table: AnyTable) -> Delete:
+    return delete(table).where(_columns(table)["id"] == bindparam("row_id"))

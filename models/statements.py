@@ -1,0 +1,208 @@
+"""Statements, compiled once by SQLAlchemy and run on the driver itself; and the unit of work, which is a transaction.
+
+SQLAlchemy knows the words and the types of each database; executing, which costs five times as much there as in the
+driver, is left to the driver.
+"""
+
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, Protocol
+
+from sqlalchemy import Delete, Dialect, Engine, Insert, Select, Update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
+
+from models.base import db
+
+AnySelect = Select[*tuple[Any, ...]]
+NOTHING: Mapping[str, Any] = {}
+AnyStatement = AnySelect | Insert | Update | Delete
+
+
+class Record(Protocol):
+    """A row; its columns are attributes."""
+
+    def __getattr__(self, name: str) -> Any: ...
+
+
+class Statement:
+    """A statement in the words of one database, with what its parameters and columns need on the way there and back."""
+
+    def __init__(self, statement: AnyStatement, dialect: Dialect) -> None:
+        compiled: Any = statement.compile(dialect=dialect)
+        if compiled.post_compile_params:
+            raise TypeError("A list as a parameter (IN) changes the statement: compare with = or in a subquery.")
+        self.sql = str(compiled)
+        self.fixed = {name: bind.value for bind, name in compiled.bind_names.items() if not bind.required}
+        self.wanted = {name for bind, name in compiled.bind_names.items() if bind.required}
+        self.to_driver = {
+            name: process
+            for bind, name in compiled.bind_names.items()
+            if (process := bind.type.dialect_impl(dialect).bind_processor(dialect))
+        }
+        # PostgreSQL comes to plan a prepared statement for any values at all; a search must be planned for its own.
+        own_plan = statement.get_execution_options().get("own_plan") and dialect.name == "postgresql"
+        self.options = {"prepare": False} if own_plan else {}
+        # Locking a row is for changing it, and lasts as long as the transaction.
+        self.changes = not isinstance(statement, Select) or statement._for_update_arg is not None
+        columns = statement.exported_columns
+        self.from_driver = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
+        self.converts = any(self.from_driver)
+        names = [column.key or "value" for column in columns]
+        self.make: Callable[[Any], Any] = namedtuple("Row", names, rename=True)._make  # type: ignore[attr-defined]
+
+    def values(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all parameters as the driver takes them."""
+        if parameters.keys() != self.wanted:
+            raise TypeError(f"The statement takes {sorted(self.wanted)}, not {sorted(parameters)}.")
+        values = {**self.fixed, **parameters}
+        for name, process in self.to_driver.items():
+            values[name] = process(values[name])
+        return values
+
+    def rows(self, found: Sequence[Any]) -> Sequence[Record]:
+        """Return rows of the driver as records."""
+        if self.converts:
+            found = [[p(v) if p else v for p, v in zip(self.from_driver, row, strict=True)] for row in found]
+        return [*map(self.make, found)]
+
+
+class Work:
+    """A unit of work; its transaction begins with the first statement that changes or locks something."""
+
+    def __init__(self) -> None:
+        self.connection: PoolProxiedConnection | None = None
+
+    def begin(self, engine: Engine) -> PoolProxiedConnection:
+        """Return the connection of the transaction, which has begun.
+
+        SQLite's is for writing from the start: a deferred one lets two processes read and then overwrite each other.
+        """
+        if self.connection is None:
+            self.connection = _checked_out(engine)
+            _command(engine, self.connection, "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN")
+        return self.connection
+
+    def commit(self) -> None:
+        """Make what was done last."""
+        if self.connection is not None:
+            _command(db.engine, self.connection, "COMMIT")
+
+    def close(self) -> None:
+        """Give the connection back to the pool, which undoes what was not committed."""
+        if self.connection is not None:
+            self.connection.close()
+
+
+_current: ContextVar[Work | None] = ContextVar("unit of work", default=None)
+
+
+@contextmanager
+def unit_of_work() -> Iterator[None]:
+    """Commit what was done inside, once, or nothing at all; an error that `keeps_changes` commits and goes on up."""
+    work = Work()
+    outer = _current.set(work)
+    try:
+        try:
+            yield
+        except Exception as error:
+            if getattr(error, "keeps_changes", False):
+                work.commit()
+            raise
+        work.commit()
+    finally:
+        _current.reset(outer)
+        work.close()
+
+
+def serialise(purpose: str) -> None:
+    """Let only one unit of work at a time go past here for this purpose; SQLite's writers already queue."""
+    engine = db.engine
+    connection = _begun(engine)
+    if engine.dialect.name == "postgresql":
+        _command(engine, connection, "SELECT pg_advisory_xact_lock(hashtext(%(purpose)s))", {"purpose": purpose})
+
+
+def fetch_all(statement: AnyStatement, **parameters: Any) -> Sequence[Record]:
+    """Run a statement and return all rows, inside the running unit of work.
+
+    A read before the first change there, or with no unit of work, is on its own and without a transaction. The
+    statement must be made once, with its parameters as `bindparam`: what is compiled for it is kept, and a value
+    written into it would be kept as well.
+    """
+    ready = _statement(statement, db.engine.dialect)
+    return ready.rows(_executed(ready, parameters).fetchall())
+
+
+def fetch_one(statement: AnyStatement, **parameters: Any) -> Record | None:
+    """Run a statement and return the only row, or None."""
+    rows = fetch_all(statement, **parameters)
+    return rows[0] if rows else None
+
+
+def execute(statement: AnyStatement, **parameters: Any) -> int:
+    """Run a statement that gives no rows, and return the number of those it changed."""
+    count: int = _executed(_statement(statement, db.engine.dialect), parameters).rowcount
+    return count
+
+
+@lru_cache(maxsize=2048)
+def _statement(statement: AnyStatement, dialect: Dialect) -> Statement:
+    return Statement(statement, dialect)
+
+
+def _executed(statement: Statement, parameters: dict[str, Any]) -> Any:
+    """Return the driver's cursor after the statement."""
+    engine, values = db.engine, statement.values(parameters)
+    if statement.changes:
+        return _run(engine, _begun(engine), statement, values)
+    work = _current.get()
+    if work is not None and work.connection is not None:
+        return _run(engine, work.connection, statement, values)
+    connection = _checked_out(engine)
+    try:
+        return _run(engine, connection, statement, values)
+    finally:
+        connection.close()
+
+
+def _begun(engine: Engine) -> PoolProxiedConnection:
+    work = _current.get()
+    if work is None:
+        raise RuntimeError("What changes or locks something belongs into a unit of work.")
+    return work.begin(engine)
+
+
+def _checked_out(engine: Engine) -> PoolProxiedConnection:
+    """Return a connection of the pool; raises DBAPIError where the database is away, TimeoutError where all are out."""
+    try:
+        return engine.raw_connection()
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise _translated(engine, error, "", is_lost=True) from error
+
+
+def _run(engine: Engine, connection: PoolProxiedConnection, statement: Statement, values: dict[str, Any]) -> Any:
+    return _command(engine, connection, statement.sql, values, **statement.options)
+
+
+def _command(
+    engine: Engine, connection: PoolProxiedConnection, sql: str, values: Mapping[str, Any] = NOTHING, **options: Any
+) -> Any:
+    """Execute on the driver; raises DBAPIError, as SQLAlchemy would."""
+    driver: Any = connection.dbapi_connection
+    try:
+        return driver.execute(sql, values, **options)
+    except engine.dialect.loaded_dbapi.Error as error:
+        is_lost = engine.dialect.is_disconnect(error, driver, None)
+        if is_lost:
+            connection.invalidate(error)
+            engine.dispose()  # The others have most likely been lost with it.
+        raise _translated(engine, error, sql, is_lost=is_lost) from error
+
+
+def _translated(engine: Engine, error: Exception, sql: str, *, is_lost: bool) -> Exception:
+    driver = engine.dialect.loaded_dbapi
+    return DBAPIError.instance(sql, None, error, driver.Error, connection_invalidated=is_lost, dialect=engine.dialect)
