@@ -1,13 +1,14 @@
 """Rows: adding, changing and removing one, each by a single statement that returns it as it is then."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Column, Delete, Insert, Table, Update, bindparam, delete, insert, update
 from sqlalchemy.orm.exc import StaleDataError
 
-from models.base import Base, now
+from models.base import Base, Moment, now
 from models.statements import Record, execute, fetch_one
 
 AnyTable = type[Base]
@@ -15,7 +16,8 @@ AnyTable = type[Base]
 
 def insert_row(table: AnyTable, **values: Any) -> Record:
     """Add a row and return it; what is not given has its column's default."""
-    defaults = {name: make() for name, make in _defaults(table).items() if name not in values}
+    moment = now()  # All its times are one.
+    defaults = {name: make(moment) for name, make in _defaults(table).items() if name not in values}
     row = fetch_one(_insert(table), **_as_new(defaults | values))
     assert row is not None
     return row
@@ -33,7 +35,7 @@ def update_row(table: AnyTable, row: Record, **values: Any) -> Record:
         return row
     place = {"row_id": row.id}
     if "updated_at" in columns:
-        values["updated_at"] = now()
+        values.setdefault("updated_at", now())
     if "version" in columns:
         place["row_version"] = row.version
     changed = fetch_one(_update(table, frozenset(values)), **place, **_as_new(values))
@@ -63,17 +65,19 @@ def _table(table: AnyTable) -> Table:
 
 
 @lru_cache
-def _defaults(table: AnyTable) -> Mapping[str, Callable[[], Any]]:
+def _defaults(table: AnyTable) -> Mapping[str, Callable[[datetime], Any]]:
     """Return what makes the value of each column that the database does not fill by itself."""
     return {name: _default(column) for name, column in _columns(table).items() if name != "id"}
 
 
-def _default(column: Column[Any]) -> Callable[[], Any]:
+def _default(column: Column[Any]) -> Callable[[datetime], Any]:
     default: Any = column.default
     if default is None:
-        return lambda: None
+        return lambda moment: None
+    if isinstance(column.type, Moment):
+        return lambda moment: moment
     value = default.arg
-    return (lambda: value(None)) if callable(value) else (lambda: value)
+    return (lambda moment: value(None)) if callable(value) else (lambda moment: value)
 
 
 @lru_cache

@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from operator import attrgetter, methodcaller
 from typing import Any, Protocol
 
 from sqlalchemy import Delete, Dialect, Engine, Insert, Select, Update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from models.base import db
 
 AnySelect = Select[*tuple[Any, ...]]
 NOTHING: Mapping[str, Any] = {}
+BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
+FETCH, COUNT = methodcaller("fetchall"), attrgetter("rowcount")
 AnyStatement = AnySelect | Insert | Update | Delete
 
 
@@ -71,10 +74,15 @@ class Statement:
 
 
 class Work:
-    """A unit of work; its transaction begins with the first statement that changes or locks something."""
+    """A unit of work; its transaction begins with the first statement that changes or locks something.
+
+    After a statement that failed nothing more is done in it, whoever caught the error: PostgreSQL would say that it
+    commits, and roll back.
+    """
 
     def __init__(self) -> None:
         self.connection: PoolProxiedConnection | None = None
+        self.error: Exception | None = None
 
     def begin(self, engine: Engine) -> PoolProxiedConnection:
         """Return the connection of the transaction, which has begun.
@@ -82,14 +90,29 @@ class Work:
         SQLite's is for writing from the start: a deferred one lets two processes read and then overwrite each other.
         """
         if self.connection is None:
-            self.connection = _checked_out(engine)
-            _command(engine, self.connection, "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN")
+            connection = _checked_out(engine)
+            try:
+                _run(engine, connection, BEGIN[engine.dialect.name])
+            except SQLAlchemyError:
+                connection.close()
+                raise
+            self.connection = connection
         return self.connection
+
+    def run(self, engine: Engine, sql: str, *values: Any, **options: Any) -> Any:
+        """Run a statement in the transaction."""
+        if self.error:
+            raise self.error
+        try:
+            return _run(engine, self.begin(engine), sql, *values, **options)
+        except SQLAlchemyError as error:
+            self.error = error
+            raise
 
     def commit(self) -> None:
         """Make what was done last."""
-        if self.connection is not None:
-            _command(db.engine, self.connection, "COMMIT")
+        if self.connection is not None or self.error:
+            self.run(db.engine, "COMMIT")
 
     def close(self) -> None:
         """Give the connection back to the pool, which undoes what was not committed."""
@@ -120,10 +143,11 @@ def unit_of_work() -> Iterator[None]:
 
 def serialise(purpose: str) -> None:
     """Let only one unit of work at a time go past here for this purpose; SQLite's writers already queue."""
-    engine = db.engine
-    connection = _begun(engine)
+    engine, work = db.engine, _begun()
     if engine.dialect.name == "postgresql":
-        _command(engine, connection, "SELECT pg_advisory_xact_lock(hashtext(%(purpose)s))", {"purpose": purpose})
+        work.run(engine, "SELECT pg_advisory_xact_lock(hashtext(%(purpose)s))", {"purpose": purpose})
+    else:
+        work.begin(engine)
 
 
 def fetch_all(statement: AnyStatement, **parameters: Any) -> Sequence[Record]:
@@ -134,7 +158,7 @@ def fetch_all(statement: AnyStatement, **parameters: Any) -> Sequence[Record]:
     written into it would be kept as well.
     """
     ready = _statement(statement, db.engine.dialect)
-    return ready.rows(_executed(ready, parameters).fetchall())
+    return ready.rows(_executed(ready, parameters, FETCH))
 
 
 def fetch_one(statement: AnyStatement, **parameters: Any) -> Record | None:
@@ -145,7 +169,7 @@ def fetch_one(statement: AnyStatement, **parameters: Any) -> Record | None:
 
 def execute(statement: AnyStatement, **parameters: Any) -> int:
     """Run a statement that gives no rows, and return the number of those it changed."""
-    count: int = _executed(_statement(statement, db.engine.dialect), parameters).rowcount
+    count: int = _executed(_statement(statement, db.engine.dialect), parameters, COUNT)
     return count
 
 
@@ -154,26 +178,25 @@ def _statement(statement: AnyStatement, dialect: Dialect) -> Statement:
     return Statement(statement, dialect)
 
 
-def _executed(statement: Statement, parameters: dict[str, Any]) -> Any:
-    """Return the driver's cursor after the statement."""
-    engine, values = db.engine, statement.values(parameters)
+def _executed(statement: Statement, parameters: dict[str, Any], result: Callable[[Any], Any]) -> Any:
+    """Run a statement where it belongs, and take the result from the driver's cursor."""
+    engine, values, work = db.engine, statement.values(parameters), _current.get()
     if statement.changes:
-        return _run(engine, _begun(engine), statement, values)
-    work = _current.get()
-    if work is not None and work.connection is not None:
-        return _run(engine, work.connection, statement, values)
+        return _begun().run(engine, statement.sql, values, result, **statement.options)
+    if work is not None and (work.connection is not None or work.error):
+        return work.run(engine, statement.sql, values, result, **statement.options)
     connection = _checked_out(engine)
     try:
-        return _run(engine, connection, statement, values)
+        return _run(engine, connection, statement.sql, values, result, **statement.options)
     finally:
         connection.close()
 
 
-def _begun(engine: Engine) -> PoolProxiedConnection:
+def _begun() -> Work:
     work = _current.get()
     if work is None:
         raise RuntimeError("What changes or locks something belongs into a unit of work.")
-    return work.begin(engine)
+    return work
 
 
 def _checked_out(engine: Engine) -> PoolProxiedConnection:
@@ -184,17 +207,18 @@ def _checked_out(engine: Engine) -> PoolProxiedConnection:
         raise _translated(engine, error, "", is_lost=True) from error
 
 
-def _run(engine: Engine, connection: PoolProxiedConnection, statement: Statement, values: dict[str, Any]) -> Any:
-    return _command(engine, connection, statement.sql, values, **statement.options)
-
-
-def _command(
-    engine: Engine, connection: PoolProxiedConnection, sql: str, values: Mapping[str, Any] = NOTHING, **options: Any
+def _run(
+    engine: Engine,
+    connection: PoolProxiedConnection,
+    sql: str,
+    values: Mapping[str, Any] = NOTHING,
+    result: Callable[[Any], Any] = COUNT,
+    **options: Any,
 ) -> Any:
-    """Execute on the driver; raises DBAPIError, as SQLAlchemy would."""
+    """Execute on the driver, and take the result while the connection is ours; raises DBAPIError."""
     driver: Any = connection.dbapi_connection
     try:
-        return driver.execute(sql, values, **options)
+        return result(driver.execute(sql, values, **options))
     except engine.dialect.loaded_dbapi.Error as error:
         is_lost = engine.dialect.is_disconnect(error, driver, None)
         if is_lost:

@@ -33,7 +33,7 @@ _SECRET = {"password_hash", "deleted_at"}
 _COLUMNS = [a.class_attribute for a in User.__mapper__.column_attrs if a.key not in _SECRET]
 _LIVE = select(*_COLUMNS).where(User.deleted_at.is_(None))
 _LIVE_BY_ID = _LIVE.where(User.id == bindparam("user_id"))
-_LOCKED_BY_ID = _LIVE_BY_ID.with_for_update()
+_LOCKED_BY_ID = select(User).where(User.deleted_at.is_(None), User.id == bindparam("user_id")).with_for_update()
 _OTHER_ADMINS = select(func.count().label("number")).where(
     User.role == "admin", User.is_active, User.deleted_at.is_(None), User.id != bindparam("user_id")
 )
@@ -66,7 +66,6 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
         passwords.check_policy(password)
     for field in metadata.FIELDS & more.keys():
         metadata.bounded(more[field], field=field)
-    moment = now()
     return insert_row(
         User,
         name=name,
@@ -75,8 +74,6 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
         email_key=normal.email_key(email),
         # Hashed before the first statement, so that no transaction is open meanwhile.
         password_hash=passwords.hash_of(password) if password is not None else None,
-        created_at=moment,
-        updated_at=moment,
         **more,
     )
 
@@ -134,7 +131,8 @@ def delete(user_id: int, *, actor: Identity, expected: Collection[int] | None = 
     """
     user = _locked(user_id, actor=actor, expected=expected)
     _keep_an_admin(user)
-    update_row(User, user, deleted_at=now())
+    moment = now()
+    update_row(User, user, deleted_at=moment, updated_at=moment)
     sessions.end_all(user.id)
 
 

@@ -69,7 +69,10 @@ def test_operation_costs_no_more_statements(send, queries, method, rule):
     assert len(statements) == ROWS[method, rule], "\n".join(map(str, statements))
 
 
-@pytest.mark.parametrize("path", ["/api/v1/users", "/api/v1/users?sort=-name&role=member", "/api/v1/users?q=person"])
+@pytest.mark.parametrize(
+    "path",
+    ["/api/v1/users", "/api/v1/users?sort=-name&role=member", "/api/v1/users?q=person", "/api/v1/users?fields=id"],
+)
 def test_longer_list_costs_no_more_statements(client, admin, queries, path):
     as_admin = client.as_(admin)
     UserFactory.create_batch(5, password_hash=None)
@@ -78,6 +81,15 @@ def test_longer_list_costs_no_more_statements(client, admin, queries, path):
         as_admin.get(path)
 
     assert len(statements) == 2
+
+
+def test_search_in_another_order_costs_one_statement_to_see_how_many_match(client, admin, queries):
+    as_admin = client.as_(admin)
+
+    with queries() as statements:
+        as_admin.get("/api/v1/users?sort=-name&q=person")
+
+    assert len(statements) == 3
 
 
 def test_numbered_page_costs_one_statement_for_the_count(client, admin, queries):

@@ -110,7 +110,7 @@ def _expression(name: str, field: Any, scope: dict[str, Any]) -> str:
         return by_library
     if type(field) is fields.Nested:
         scope[f"{slot}_shape"] = compiled(field.nested)
-        one = f"(value := item.{attribute}) is not None and not isinstance(value, (list, tuple))"
+        one = f"(value := item.{attribute}) is not None and type(value) not in (list, tuple)"
         return f"{slot}_shape(value) if {one} else {by_library}"
     # The library gives a field's default for None, and its `format` of anything else.
     scope[f"{slot}_default"] = field.default
