@@ -112,6 +112,7 @@ def settings(signing_key: str) -> dict[str, str]:
         "PUBLIC_URL": ISSUER,
         "ALLOWED_HOSTS": "127.0.0.1",
         "REGISTRATION": "closed",
+        "MAIL_URL": "file:///dev/null",
         "LOG_LEVEL": "INFO",
         "ISSUER": ISSUER,
         "PRIVATE_KEY": signing_key,

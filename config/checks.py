@@ -51,9 +51,11 @@ def _ranges(settings: Settings) -> Iterator[str]:
 
 def _choices(settings: Settings) -> Iterator[str]:
     if not settings.REGISTRATION:
-        yield "REGISTRATION is missing: choose open (anybody may make an account) or closed (only those permitted to)."
-    elif settings.REGISTRATION not in {"open", "closed"}:
-        yield f"REGISTRATION is {settings.REGISTRATION!r}: use open or closed."
+        yield "REGISTRATION is missing: choose open (anybody may make an account), confirmed (by mail) or closed."
+    elif settings.REGISTRATION not in {"open", "confirmed", "closed"}:
+        yield f"REGISTRATION is {settings.REGISTRATION!r}: use open, confirmed or closed."
+    if settings.COOKIE_SAMESITE not in {"Strict", "Lax", "None"}:
+        yield f"COOKIE_SAMESITE is {settings.COOKIE_SAMESITE!r}: use Strict, Lax or None."
     if settings.LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         yield f"LOG_LEVEL is {settings.LOG_LEVEL!r}: use DEBUG, INFO, WARNING or ERROR."
     if settings.LOG_TARGET.startswith("file:///"):
@@ -61,8 +63,12 @@ def _choices(settings: Settings) -> Iterator[str]:
             yield f"LOG_TARGET is {settings.LOG_TARGET}, which cannot be written: choose another file."
     elif settings.LOG_TARGET not in {"stdout", "syslog"}:
         yield f"LOG_TARGET is {settings.LOG_TARGET!r}: use stdout, syslog or file:///path."
+    if not re.fullmatch(r"[^\s@<>,;]+@[^\s@<>,;]+|[^@<>,;\x00-\x1f]+ <[^\s@<>,;]+@[^\s@<>,;]+>", settings.MAIL_FROM):
+        yield "MAIL_FROM is no address: use a form such as Rollcall <no-reply@example.com>."
     mail = _parts(settings.MAIL_URL)
-    if not (
+    if not settings.MAIL_URL:
+        yield "MAIL_URL is missing: name the mail server, smtp://host:port."
+    elif not (
         mail.scheme == "console" or (mail.scheme == "smtp" and mail.hostname) or (mail.scheme == "file" and mail.path)
     ):
         yield "MAIL_URL is not understood: use smtp://host:port, file:///folder or console:."

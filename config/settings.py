@@ -30,7 +30,7 @@ class Settings:
     WEB_CONCURRENCY: Annotated[int, "Number of worker processes."] = 2
     THREADS: Annotated[int, "Threads in each worker; also the size of its database pool."] = 8
     DATABASE_URL: Annotated[str, "Where the data is: sqlite:////absolute/path or postgresql://user@host/name."] = ""
-    SECRET_KEY: Annotated[str, "At least 32 random characters; signs list cursors."] = ""
+    SECRET_KEY: Annotated[str, "At least 32 random characters; signs cursors and makes tokens."] = ""
     SIGNING_KEYS: Annotated[
         str, "Folder of private EC P-256 keys (*.pem, the last by name signs), or the PEM itself."
     ] = ""
@@ -40,14 +40,18 @@ class Settings:
     ] = ()
     TRUSTED_PROXIES: Annotated[int, "Number of proxies in front whose X-Forwarded-For and -Proto are believed."] = 0
     CORS_ORIGINS: Annotated[tuple[str, ...], "Origins of browser clients, comma-separated, spelled out."] = ()
-    REGISTRATION: Annotated[str, "Who may create an account without permission: open (anybody) or closed (nobody)."] = (
-        ""
-    )
+    REGISTRATION: Annotated[
+        str, "Who may create an account without permission: open (anybody), confirmed (by mail first), closed (nobody)."
+    ] = ""
     PASSWORD_MIN_LENGTH: Annotated[int, "Fewest characters of a new password, 8 to 128."] = 8
     REQUIRE_IF_MATCH: Annotated[bool, "Refuse a change without If-Match (428), so that no update can be lost."] = False
-    MAIL_URL: Annotated[str, "Where mail will go, once there is any: smtp://host:port, file:///folder or console:."] = (
+    MAIL_URL: Annotated[str, "Where mail goes: smtp://[user:password@]host:port, file:///folder or console:."] = (
         "console:"
     )
+    MAIL_FROM: Annotated[str, "Whom mail is from; empty means no-reply at the host of PUBLIC_URL."] = ""
+    COOKIE_SAMESITE: Annotated[
+        str, "Whether browsers send cookies from other sites: Strict, Lax, or None (for pages on another domain)."
+    ] = "Lax"
     LOG_LEVEL: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
     LOG_TARGET: Annotated[str, "stdout, syslog, or file:///path (reopened when it is rotated)."] = "stdout"
     ADMIN_EMAIL: Annotated[str, "Address of the first admin, made when there is none."] = "admin@example.com"
@@ -58,9 +62,10 @@ class Settings:
 
     def complete(self) -> None:
         """Fill in what follows from other settings."""
+        named = re.match(r"https?://(\[[^\]]*\]|[^/:]+)", self.PUBLIC_URL)
         if not self.ALLOWED_HOSTS:
-            named = re.match(r"https?://(\[[^\]]*\]|[^/:]+)", self.PUBLIC_URL)
             self.ALLOWED_HOSTS = (*(named.groups() if named else ()), "localhost", "127.0.0.1", "[::1]")
+        self.MAIL_FROM = self.MAIL_FROM or f"Rollcall <no-reply@{named.group(1) if named else 'localhost'}>"
         self.ALLOWED_HOSTS = tuple(host.lower() for host in self.ALLOWED_HOSTS)
 
     def __getitem__(self, name: str) -> Any:
@@ -95,6 +100,7 @@ class Production(Settings):
 
     APP_ENV = "production"
     ADMIN_EMAIL = ""
+    MAIL_URL = ""
 
 
 ENVIRONMENTS: dict[str, type[Settings]] = {"development": Development, "testing": Testing, "production": Production}

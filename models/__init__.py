@@ -1,7 +1,12 @@
 """What the service remembers: every table, by name."""
 
+from models.event import Event
+from models.job import Job
+from models.one_time_token import OneTimeToken
 from models.post import Post
+from models.refresh_token import RefreshToken
 from models.session import Session
+from models.throttle import Throttle
 from models.user import User
 
-__all__ = ["Post", "Session", "User"]
+__all__ = ["Event", "Job", "OneTimeToken", "Post", "RefreshToken", "Session", "Throttle", "User"]

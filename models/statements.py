@@ -83,6 +83,7 @@ class Work:
     def __init__(self) -> None:
         self.connection: PoolProxiedConnection | None = None
         self.error: Exception | None = None
+        self.afterwards: list[Callable[[], object]] = []
 
     def begin(self, engine: Engine) -> PoolProxiedConnection:
         """Return the connection of the transaction, which has begun.
@@ -125,7 +126,13 @@ _current: ContextVar[Work | None] = ContextVar("unit of work", default=None)
 
 @contextmanager
 def unit_of_work() -> Iterator[None]:
-    """Commit what was done inside, once, or nothing at all; an error that `keeps_changes` commits and goes on up."""
+    """Commit what was done inside, once, or nothing at all; an error that `keeps_changes` commits and goes on up.
+
+    One inside another is on its own, and must come before the other has begun its transaction, or it could wait for it.
+    """
+    around = _current.get()
+    if around is not None and around.connection is not None:
+        raise RuntimeError("A unit of work inside another must come before the first change of that.")
     work = Work()
     outer = _current.set(work)
     try:
@@ -139,6 +146,13 @@ def unit_of_work() -> Iterator[None]:
     finally:
         _current.reset(outer)
         work.close()
+    for function in work.afterwards:
+        function()
+
+
+def after_commit(function: Callable[[], object]) -> None:
+    """Call a function when the running unit of work has been committed; if it is not, then not."""
+    _begun().afterwards.append(function)
 
 
 def serialise(purpose: str) -> None:

@@ -11,12 +11,14 @@ from flask.sessions import NullSession, SessionInterface
 from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from config.development import new_signing_key
 from config.logging import logging_dictionary
 from config.refusal import ConfigurationError
 from config.settings import DECLARED, VERSION, Settings, table
 from config.start import refuse_to_start, settings_or_exit
 from models import migrations
 from models.base import db, driver_url, engine_options, init_database
+from resources.account import account_pages
 from resources.docs import docs
 from resources.health import health
 from resources.http.converters import IdConverter
@@ -26,6 +28,7 @@ from resources.http.problems import init_problems
 from resources.root import root
 from resources.routes import version_1
 from service.cli.commands import init_cli
+from service.jobs.runner import Runner
 from service.tokens import KeyRing
 
 MAX_BODY = 1_048_576  # Bytes; the longest post fits, even with every character of it escaped.
@@ -78,6 +81,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.converters["int"] = IdConverter
     app.url_map.merge_slashes = False
     app.extensions["key_ring"] = _key_ring(settings)
+    app.extensions["new_signing_key"] = new_signing_key
+    if not settings.TESTING:  # A test runs the jobs when it has looked at them.
+        app.extensions["jobs"] = Runner(app)
     init_database(app)
     Migrate(app, db, directory=str(migrations.FOLDER))
     init_envelope(app)
@@ -88,6 +94,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(health)
     app.register_blueprint(root)
     app.register_blueprint(docs)
+    app.register_blueprint(account_pages)
     return app
 
 

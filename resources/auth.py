@@ -1,15 +1,16 @@
-"""Signing in and out."""
+"""Signing in, staying signed in and signing out; and the answers to letters."""
 
 from flask_restful import fields
 
-from resources.fields import user_fields
+from resources.fields import Nullable, user_fields
+from resources.http import cookies
 from resources.http.api import Resource
 from resources.http.arguments import use_kwargs
 from resources.http.auth import current_identity, public, requires
-from resources.http.marshal import marshal_with, no_content
-from resources.http.schema import Password, StrictSchema, Text
+from resources.http.marshal import accepted, marshal_with, no_content
+from resources.http.schema import Choice, Email, Flag, NewPassword, Password, StrictSchema, Text
 from resources.http.shapes import FieldMap
-from service import passwords, sessions
+from service import account, passwords, refresh, sessions, sign_in
 
 grant_fields = FieldMap(
     "Grant",
@@ -17,16 +18,46 @@ grant_fields = FieldMap(
         "access_token": fields.String,
         "token_type": fields.String,
         "expires_in": fields.Integer,
+        "refresh_token": Nullable,
+        "csrf_token": Nullable,
         "user": fields.Nested(user_fields),
     },
 )
 
 
 class Credentials(StrictSchema):
-    """An e-mail address and its password."""
+    """An e-mail address and its password; whether the refresh token comes in the body or as a cookie."""
 
     email = Text(1, 320, required=True)
     password = Password(passwords.MAX_LENGTH, required=True)
+    transport = Choice(["body", "cookie"])
+    remember = Flag()
+
+
+class RefreshInput(StrictSchema):
+    """The refresh token, unless it is in the cookie."""
+
+    refresh_token = Text(1, 200)
+
+
+class Address(StrictSchema):
+    """An e-mail address."""
+
+    email = Email(required=True)
+
+
+class Proof(StrictSchema):
+    """What a letter gave: the token of its link; or the address and the code."""
+
+    token = Text(1, 200)
+    email = Email()
+    code = Text(1, 20)
+
+
+class PasswordReset(Proof):
+    """A new password, and what the letter gave."""
+
+    password = NewPassword(passwords.MAX_LENGTH, required=True)
 
 
 class Login(Resource):
@@ -34,13 +65,59 @@ class Login(Resource):
     @use_kwargs(Credentials())
     @marshal_with(grant_fields)
     def post(self, **credentials):
-        """Sign in: exchange an e-mail address and password for an access token."""
-        return sessions.sign_in(**credentials)
+        """Sign in: exchange an e-mail address and password for tokens."""
+        return cookies.hand_out(sign_in.sign_in(**credentials, device=cookies.device()))
+
+
+class Refresh(Resource):
+    @public
+    @use_kwargs(RefreshInput(), or_nothing=True)
+    @marshal_with(grant_fields)
+    def post(self, refresh_token=None):
+        """Exchange a refresh token for its successor and a new access token."""
+        return cookies.hand_out(refresh.exchange(cookies.refresh_token(refresh_token)))
 
 
 class Logout(Resource):
-    @requires()
+    @requires(or_anonymous=True)
     @no_content
     def post(self):
-        """Sign out: end the session; its access token is refused from then on."""
-        sessions.sign_out(actor=current_identity())
+        """Sign out: end the session of the access token or of the cookie; its tokens are refused from then on."""
+        sessions.end(current_identity().session_id or cookies.session_id())
+        cookies.forget()
+
+
+class PasswordForgot(Resource):
+    @public
+    @use_kwargs(Address())
+    @accepted
+    def post(self, **values):
+        """Ask for a letter with which a new password can be set."""
+        return account.forgot_password(**values)
+
+
+class PasswordRenewal(Resource):
+    @public
+    @use_kwargs(PasswordReset())
+    @no_content
+    def post(self, **values):
+        """Set a new password with what the letter gave; every session ends."""
+        account.reset_password(**values)
+
+
+class EmailVerify(Resource):
+    @public
+    @use_kwargs(Proof())
+    @no_content
+    def post(self, **values):
+        """Confirm an address with what the letter gave: of a registration, an account or a change of address."""
+        account.verify_email(**values)
+
+
+class EmailResend(Resource):
+    @public
+    @use_kwargs(Address())
+    @accepted
+    def post(self, **values):
+        """Ask for the letter that confirms an address once more."""
+        return account.resend(**values)

@@ -12,6 +12,12 @@ class Moment(fields.Raw):
     __schema__ = {"type": "string", "format": "date-time"}
 
 
+class NullableMoment(Moment):
+    """A time, or null."""
+
+    __schema__ = {"type": ["string", "null"], "format": "date-time"}
+
+
 class Nullable(fields.String):
     """A string, or null."""
 

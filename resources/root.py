@@ -6,6 +6,7 @@ from flask import Blueprint, Response, current_app, render_template
 
 from resources.http.links import address_of
 from resources.http.problems import pages
+from service import tokens
 from service.errors import NotFound
 
 root = Blueprint("root", __name__, template_folder="templates", static_folder="static", static_url_path="/static")
@@ -34,8 +35,7 @@ def service_document() -> dict[str, Any]:
 @root.get("/.well-known/jwks.json")
 def jwks() -> tuple[dict[str, Any], dict[str, str]]:
     """Publish the keys with which access tokens can be checked (RFC 7517)."""
-    keys = current_app.extensions["key_ring"].public_keys()
-    return {"keys": keys}, {"Cache-Control": "public, max-age=300"}
+    return {"keys": tokens.public_keys()}, {"Cache-Control": "public, max-age=300"}
 
 
 @root.get("/problems")

@@ -2,11 +2,12 @@
 
 from flask import Blueprint
 
-from resources.auth import Login, Logout
+from resources.auth import EmailResend, EmailVerify, Login, Logout, PasswordForgot, PasswordRenewal, Refresh
 from resources.http.api import Api
-from resources.me import Me
+from resources.me import Me, MyEmail, MyExport, MyPassword
 from resources.posts import PostItem, UserPostList
-from resources.users import UserItem, UserList
+from resources.sessions import MySession, MySessionList, UserSession, UserSessionList
+from resources.users import UserErasure, UserItem, UserList, UserRestoration
 
 
 def version_1() -> Blueprint:
@@ -15,9 +16,23 @@ def version_1() -> Blueprint:
     api = Api(blueprint)
     api.add_resource(UserList, "/users")
     api.add_resource(UserItem, "/users/<int:user_id>")
+    api.add_resource(UserRestoration, "/users/<int:user_id>/restore")
+    api.add_resource(UserErasure, "/users/<int:user_id>/erase")
+    api.add_resource(UserSessionList, "/users/<int:user_id>/sessions")
+    api.add_resource(UserSession, "/users/<int:user_id>/sessions/<int:session_id>")
     api.add_resource(UserPostList, "/users/<int:user_id>/posts")
     api.add_resource(PostItem, "/posts/<int:post_id>")
     api.add_resource(Me, "/me")
+    api.add_resource(MyPassword, "/me/password")
+    api.add_resource(MyEmail, "/me/email")
+    api.add_resource(MyExport, "/me/export")
+    api.add_resource(MySessionList, "/me/sessions")
+    api.add_resource(MySession, "/me/sessions/<int:session_id>")
     api.add_resource(Login, "/auth/login")
+    api.add_resource(Refresh, "/auth/refresh")
     api.add_resource(Logout, "/auth/logout")
+    api.add_resource(PasswordForgot, "/auth/password/forgot")
+    api.add_resource(PasswordRenewal, "/auth/password/reset")
+    api.add_resource(EmailVerify, "/auth/email/verify")
+    api.add_resource(EmailResend, "/auth/email/resend")
     return blueprint

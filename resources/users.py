@@ -9,7 +9,7 @@ from resources.http.conditional import if_match
 from resources.http.marshal import marshal_with, no_content
 from resources.http.paging import PageParser
 from resources.http.schema import Choice, Email, Flag, JsonObject, Name, NewPassword, StrictSchema
-from service import passwords, users
+from service import lifecycle, passwords, users
 from service.normal import NAME_LENGTH
 from service.permissions import ROLES, Permission
 
@@ -73,7 +73,7 @@ class UserList(Resource):
 
     @requires(Permission.USERS_WRITE, or_anonymous=True)
     @use_kwargs(UserCreate())
-    @marshal_with(user_fields, status=201, location="useritem")
+    @marshal_with(user_fields, status=201, location="useritem", or_accepted=True)
     def post(self, **values):
         """Create a user, or register as one where registration is open."""
         return users.create(actor=current_identity(), **values)
@@ -109,3 +109,19 @@ class UserItem(Resource):
     def delete(self, user_id, **precondition):
         """Delete a user; all sessions end at once."""
         users.delete(user_id, actor=current_identity(), **precondition)
+
+
+class UserRestoration(Resource):
+    @requires(Permission.USERS_WRITE)
+    @marshal_with(user_fields)
+    def post(self, user_id):
+        """Restore a deleted user."""
+        return lifecycle.restore(user_id, actor=current_identity())
+
+
+class UserErasure(Resource):
+    @requires(Permission.USERS_WRITE)
+    @no_content
+    def post(self, user_id):
+        """Erase a deleted user: everything personal goes, for ever."""
+        lifecycle.erase(user_id, actor=current_identity())

@@ -1,6 +1,8 @@
 """The tree of refusals, each with a stable code; a class's docstring is its page in the documentation."""
 
+import math
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
@@ -39,6 +41,16 @@ class Invalid(Refusal):
     title = "Some of the input is not valid"
 
 
+class InvalidOneTimeToken(Invalid):
+    """The link or the code of the letter is wrong, has been used, or is too old. Ask for another letter."""
+
+    code = "invalid_one_time_token"
+    title = "The link or code cannot be used"
+
+    def __init__(self, member: str) -> None:
+        super().__init__(faults=[Fault(f"/json/{member}", "invalid", "It is wrong, used or too old.")])
+
+
 class AuthenticationRequired(Refusal):
     """The operation needs a credential and none was sent.
 
@@ -57,6 +69,17 @@ class InvalidToken(AuthenticationRequired):
 
     code = "invalid_token"
     title = "The access token is not valid"
+
+
+class ReusedToken(InvalidToken):
+    """The refresh token had been exchanged before, so that somebody may have copied it: its session was ended.
+
+    Sign in again. The same token again within a minute is no reuse, and is answered with the same successor.
+    """
+
+    code = "reused_token"
+    title = "The refresh token was used before"
+    keeps_changes = True
 
 
 class InvalidCredentials(AuthenticationRequired):
@@ -84,6 +107,13 @@ class AccountSuspended(Forbidden):
 
     code = "account_suspended"
     title = "The account is suspended"
+
+
+class WrongPassword(Forbidden):
+    """`current_password` is not the password of the account. Wrong ones are counted, as in signing in."""
+
+    code = "wrong_password"
+    title = "The current password is wrong"
 
 
 class RegistrationClosed(Forbidden):
@@ -145,6 +175,28 @@ class VersionMismatch(Refusal):
 
     code = "version_mismatch"
     title = "The item has changed meanwhile"
+
+
+class NotDeleted(Conflict):
+    """Only who has been deleted can be restored or erased. Delete the user first."""
+
+    code = "not_deleted"
+    title = "The user has not been deleted"
+
+
+class TooManyAttempts(Refusal):
+    """Too many wrong attempts were made at this account, or from this network. Nothing was checked.
+
+    Try again after the time in `Retry-After`; each further wrong attempt makes the wait longer. Whoever is known to the
+    account, by network or device, does not have to wait because others guess.
+    """
+
+    code = "too_many_attempts"
+    title = "Too many attempts"
+
+    def __init__(self, retry_after: timedelta) -> None:
+        super().__init__()
+        self.retry_after = max(1, math.ceil(retry_after.total_seconds()))
 
 
 class Unavailable(Refusal):

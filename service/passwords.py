@@ -1,18 +1,25 @@
 """Passwords: kept as Argon2id, checked at a bounded pace, judged by length."""
 
 import os
+import re
+import string
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 from flask import current_app
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+from service import normal
 from service.errors import Busy, Fault, Invalid
 
 MAX_LENGTH = 1024
+COMMON = frozenset(password for password in FREQUENCY_LISTS["passwords"] if len(password) >= 6)
+PRODUCT = "rollcall"
+LEAST_OF_ITS_OWN = 4  # Letters that a password needs besides personal words.
 # 19 MiB, two passes, one lane: the OWASP minimum, about 20 ms of one core.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 _UNKNOWN = _hasher.hash("nobody has this password")
@@ -20,8 +27,17 @@ _UNKNOWN = _hasher.hash("nobody has this password")
 _slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
-def check_policy(password: str) -> None:
-    """Refuse a new password by its length (NIST SP 800-63B-4 §3.1.1); raises Invalid."""
+def new_hash(password: str, *, personal: Iterable[str]) -> str:
+    """Return the hash of a new password that may be used; raises Invalid, Busy."""
+    check_policy(password, personal=personal)
+    return hash_of(password)
+
+
+def check_policy(password: str, *, personal: Iterable[str] = ()) -> None:
+    """Refuse a new password that is short, common, or made of `personal` words (NIST SP 800-63B-4 §3.1.1.2).
+
+    There is no rule about kinds of characters. Raises Invalid.
+    """
     least = current_app.config["PASSWORD_MIN_LENGTH"]
     if len(_normal(password)) < least:
         fault = Fault("/json/password", "too_short", f"Use at least {least} characters.")
@@ -29,6 +45,20 @@ def check_policy(password: str) -> None:
     if len(password) > MAX_LENGTH:
         fault = Fault("/json/password", "too_long", f"Use at most {MAX_LENGTH} characters.")
         raise Invalid("The password is too long.", faults=[fault])
+    if _is_guessed_first(password, personal):
+        fault = Fault("/json/password", "common", "It is among the first that would be guessed. Choose another.")
+        raise Invalid("The password is too easy to guess.", faults=[fault])
+
+
+def _is_guessed_first(password: str, personal: Iterable[str]) -> bool:
+    """Tell whether it is a common password, a short pattern repeated, or a personal word with little round it."""
+    folded = normal.key(password)
+    repeats = (folded + folded).find(folded, 1)  # The length of what it repeats, or its own.
+    if folded in COMMON or folded.strip(string.digits + string.punctuation) in COMMON or repeats <= 3:
+        return True
+    words = {word for text in (*personal, PRODUCT) for word in re.findall(r"[^\W_]{3,}", normal.key(text))}
+    rest = re.sub("|".join(map(re.escape, sorted(words, key=len, reverse=True))), "", folded)
+    return len(rest) < len(folded) and len(re.sub(r"[\W\d_]", "", rest)) < LEAST_OF_ITS_OWN
 
 
 def hash_of(password: str) -> str:

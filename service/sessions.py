@@ -1,30 +1,44 @@
-"""Sessions: signing in, who a session belongs to, and ending it."""
+"""Sessions: one for each sign-in; whose it is, on which device, and how it ends."""
 
+import logging
 from datetime import timedelta
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import InstrumentedAttribute
+from ua_parser import parse
 
 from models import Session, User
 from models.base import now
+from models.paging import Page, PageRequest, page_of
 from models.rows import insert_row
-from models.statements import Record, execute, fetch_one
-from service import normal, passwords, tokens
-from service.errors import AccountSuspended, Invalid, InvalidCredentials, InvalidToken
-from service.identity import Identity
-from service.permissions import ROLES
+from models.statements import Record, execute, fetch_all, fetch_one, unit_of_work
+from service import tokens
+from service.errors import InvalidToken, NotFound
+from service.identity import Identity, current_client
+from service.permissions import ROLES, Permission, check
+from service.throttle import network_of
 
-LIFETIME = timedelta(days=90)
-_CREDENTIALS = select(User.id, User.password_hash).where(
-    User.email_key == bindparam("email_key"), User.deleted_at.is_(None)
-)
-_SIGNING_IN = select(User).where(User.id == bindparam("user_id"), User.deleted_at.is_(None)).with_for_update()
-_REHASH = update(User).where(User.id == bindparam("user_id")).values(password_hash=bindparam("new_hash"))
-_END = update(Session).where(Session.ended_at.is_(None)).values(ended_at=bindparam("now"))
-_END_ONE = _END.where(Session.id == bindparam("session_id"))
-_END_ALL = _END.where(Session.user_id == bindparam("user_id"))
+log = logging.getLogger("rollcall.sessions")
+
+
+class Lifetime(NamedTuple):
+    """How long a session lasts without being refreshed, and in all."""
+
+    idle: timedelta
+    absolute: timedelta
+
+
+SHORT = Lifetime(idle=timedelta(days=1), absolute=timedelta(days=14))
+REMEMBERED = Lifetime(idle=timedelta(days=90), absolute=timedelta(days=365))
+MOST_SESSIONS = 50  # Of one user; who signs in once more ends the one used longest ago.
+USE_NOTED_EVERY = timedelta(minutes=1)
+SORTS: dict[str, InstrumentedAttribute[Any]] = {"id": Session.id}
+
 _HOLDER = (
-    select(User.id, User.role)
+    select(User.id, User.role, Session.last_used_at)
     .join(Session, Session.user_id == User.id)
     .where(
         Session.id == bindparam("session_id"),
@@ -35,61 +49,118 @@ _HOLDER = (
         User.deleted_at.is_(None),
     )
 )
+_NOTE_USE = (
+    update(Session)
+    .where(Session.id == bindparam("session_id"), Session.last_used_at < bindparam("noted_before"))
+    .values(last_used_at=bindparam("now"))
+)
+_LIVE = select(Session).where(
+    Session.user_id == bindparam("user_id"),
+    Session.ended_at.is_(None),
+    Session.expires_at > bindparam("now"),
+    Session.idle_expires_at > bindparam("now"),
+)
+_BEYOND_MOST = (
+    select(Session.id)
+    .where(Session.user_id == bindparam("user_id"), Session.ended_at.is_(None))
+    .order_by(Session.last_used_at.desc(), Session.id.desc())
+    .offset(bindparam("most", type_=Session.id.type))
+)
+_END = update(Session).where(Session.ended_at.is_(None)).values(ended_at=bindparam("now"))
+_END_ONE = _END.where(Session.id == bindparam("session_id"))
+_END_OWN = _END_ONE.where(Session.user_id == bindparam("user_id"))
+_END_ALL = _END.where(Session.user_id == bindparam("user_id"), Session.id != bindparam("kept_id"))
+_USER = select(User.id).where(User.id == bindparam("user_id"), User.deleted_at.is_(None))
 
 
-class Grant(NamedTuple):
-    """What a sign-in gives: a token, its lifetime in seconds, and the user."""
-
-    access_token: str
-    token_type: str
-    expires_in: int
-    user: Record
-
-
-def sign_in(*, email: str, password: str) -> Grant:
-    """Begin a session for an address and its password; raises InvalidCredentials, AccountSuspended or Busy.
-
-    The password is checked before any transaction begins, so that nobody waits for the 20 ms it takes.
-    """
-    found = _credentials(email)
-    if not passwords.matches(password, found.password_hash if found else None) or found is None:
-        raise InvalidCredentials
-    new_hash = passwords.hash_of(password) if passwords.is_outdated(found.password_hash) else None
-
-    user = fetch_one(_SIGNING_IN, user_id=found.id)
-    if user is None or user.password_hash != found.password_hash:
-        raise InvalidCredentials  # It changed while the password was being checked.
-    if not user.is_active:
-        raise AccountSuspended
-    if new_hash:
-        execute(_REHASH, user_id=user.id, new_hash=new_hash)
-    session = insert_row(Session, user_id=user.id, expires_at=now() + LIFETIME)
-    token = tokens.issue(user_id=user.id, session_id=session.id)
-    return Grant(token, "Bearer", int(tokens.LIFETIME.total_seconds()), user)
-
-
-def _credentials(email: str) -> Record | None:
-    try:
-        email_key = normal.email_key(email)
-    except Invalid:
-        return None  # Nobody has an address that is none, and it must take as long to say so.
-    return fetch_one(_CREDENTIALS, email_key=email_key)
+def begin(user_id: int, *, amr: list[str], transport: str, remember: bool) -> Record:
+    """Begin a session for somebody who has shown who they are; `amr` says how (RFC 8176)."""
+    client, moment = current_client(), now()
+    lifetime = REMEMBERED if remember else SHORT
+    session = insert_row(
+        Session,
+        user_id=user_id,
+        amr=amr,
+        transport=transport,
+        remember=remember,
+        address=client.address,
+        network=network_of(client.address) or None,
+        user_agent=client.user_agent,
+        created_at=moment,
+        last_used_at=moment,
+        idle_expires_at=moment + lifetime.idle,
+        expires_at=moment + lifetime.absolute,
+    )
+    for row in fetch_all(_BEYOND_MOST, user_id=user_id, most=MOST_SESSIONS):
+        end(row.id)
+    return session
 
 
 def identify(access_token: str) -> Identity:
     """Return who holds an access token, as the database sees them now; raises InvalidToken."""
-    claims = tokens.read(access_token)
-    row = fetch_one(_HOLDER, session_id=claims.session_id, user_id=claims.user_id, now=now())
+    claims, moment = tokens.read(access_token), now()
+    row = fetch_one(_HOLDER, session_id=claims.session_id, user_id=claims.user_id, now=moment)
     if row is None:
         raise InvalidToken
+    if row.last_used_at < moment - USE_NOTED_EVERY:
+        _note_use(claims.session_id)
     return Identity(user_id=row.id, permissions=ROLES[row.role], session_id=claims.session_id)
 
 
-def sign_out(*, actor: Identity) -> None:
-    """End the caller's session."""
-    execute(_END_ONE, session_id=actor.session_id, now=now())
+def page_of_user(user_id: int, page: PageRequest, *, actor: Identity) -> Page:
+    """Return a page of a user's live sessions; raises NotFound, Forbidden."""
+    _check(user_id, actor)
+    return page_of(_LIVE, page, SORTS, user_id=user_id, now=now())
 
 
-def end_all(user_id: int) -> None:
-    """End every session of a user, in the running unit of work."""
-    execute(_END_ALL, user_id=user_id, now=now())
+def end_one(user_id: int, session_id: int, *, actor: Identity) -> None:
+    """End a session of a user; raises NotFound, Forbidden."""
+    _check(user_id, actor)
+    if not execute(_END_OWN, session_id=session_id, user_id=user_id, now=now()):
+        raise NotFound
+
+
+def end_others(*, actor: Identity) -> None:
+    """End every session of the caller but the present one."""
+    assert actor.user_id is not None
+    end_all(actor.user_id, but=actor.session_id)
+
+
+def end_all_of(user_id: int, *, actor: Identity) -> None:
+    """End every session of a user; raises NotFound, Forbidden."""
+    _check(user_id, actor)
+    end_all(user_id)
+
+
+def end(session_id: int) -> None:
+    """End a session, in the running unit of work."""
+    execute(_END_ONE, session_id=session_id, now=now())
+
+
+def end_all(user_id: int, *, but: int | None = None) -> None:
+    """End every session of a user, but for one if it is named, in the running unit of work."""
+    execute(_END_ALL, user_id=user_id, kept_id=but or 0, now=now())
+
+
+@lru_cache(maxsize=1024)
+def device_of(user_agent: str) -> str:
+    """Return what a person would call the device, such as Firefox on Linux; or else the program's name."""
+    found = parse(user_agent)
+    browser = found.user_agent.family if found.user_agent else user_agent.partition("/")[0].strip()[:40]
+    return f"{browser} on {found.os.family}" if found.os else browser
+
+
+def _check(user_id: int, actor: Identity) -> None:
+    check(actor, Permission.USERS_WRITE, owner_id=user_id)
+    if fetch_one(_USER, user_id=user_id) is None:
+        raise NotFound
+
+
+def _note_use(session_id: int) -> None:
+    """Note that a session was used, at most once a minute; where that fails, the request goes on all the same."""
+    moment = now()
+    try:
+        with unit_of_work():
+            execute(_NOTE_USE, session_id=session_id, noted_before=moment - USE_NOTED_EVERY, now=moment)
+    except SQLAlchemyError as error:
+        log.warning("use of a session not noted", extra={"error": type(error).__name__})

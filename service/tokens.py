@@ -1,5 +1,7 @@
 """Access tokens: JSON Web Tokens (RFC 9068) signed with ES256, and the ring of keys that sign them."""
 
+import logging
+import os
 import re
 import secrets
 import time
@@ -19,6 +21,8 @@ from jwt.algorithms import ECAlgorithm
 from jwt.types import Options
 
 from service.errors import InvalidToken
+
+log = logging.getLogger("rollcall.tokens")
 
 LIFETIME = timedelta(minutes=15)
 CLOCK_SKEW = 30  # Seconds by which the clocks of two instances may differ.
@@ -63,6 +67,7 @@ class KeyRing:
     def __init__(self, pems: list[str], *, issuer: str) -> None:
         """Load private EC P-256 keys in PEM; raises ValueError where one is something else, or there is none."""
         self.issuer = issuer
+        self.stamp = self.source = ""
         keys = [_signing_key(pem) for pem in pems]
         if not keys:
             raise ValueError("there is no key")
@@ -76,7 +81,24 @@ class KeyRing:
         """Load the keys of a folder, in the order of their names, or of a PEM text; raises ValueError."""
         if source.startswith("-----BEGIN"):
             return cls(PEM.findall(source), issuer=issuer)
-        return cls([path.read_text() for path in sorted(Path(source).glob("*.pem"))], issuer=issuer)
+        stamp = _stamp(source)
+        ring = cls([path.read_text() for path in sorted(Path(source).glob("*.pem"))], issuer=issuer)
+        ring.source, ring.stamp = source, stamp
+        return ring
+
+    def renewed(self) -> "KeyRing":
+        """Return the ring with the keys that the folder has now; this very one if it has not changed, or not well."""
+        if not self.source or _stamp(self.source) == self.stamp:
+            return self
+        try:
+            return KeyRing.load(self.source, issuer=self.issuer)
+        except (ValueError, OSError) as error:
+            log.error("signing keys cannot be read again", extra={"error": type(error).__name__})
+            return self
+
+    def knows(self, token: str) -> bool:
+        """Tell whether a token claims to be signed by one of the keys."""
+        return token.partition(".")[0] in self._by_header
 
     def _verified(self, token: str) -> Claims:
         """Return the claims of a token that one of our keys has signed for this service; raises InvalidToken."""
@@ -101,7 +123,7 @@ class KeyRing:
 
 def issue(*, user_id: int, session_id: int) -> str:
     """Return an access token for a session."""
-    ring = _ring()
+    ring = _renewed_ring()
     issued = int(time.time())
     claims = {
         "iss": ring.issuer,
@@ -117,7 +139,10 @@ def issue(*, user_id: int, session_id: int) -> str:
 
 def read(token: str) -> Claims:
     """Return the claims of a token that we signed and that is good now; raises InvalidToken."""
-    claims = _ring().verified(token)
+    ring = _ring()
+    if not ring.knows(token):
+        ring = _renewed_ring()  # Another process may have been first to see a new key, and to sign with it.
+    claims = ring.verified(token)
     now = time.time()
     if not claims.good_from - CLOCK_SKEW <= now < claims.expires_at + CLOCK_SKEW:
         raise InvalidToken
@@ -127,6 +152,24 @@ def read(token: str) -> Claims:
 def _ring() -> KeyRing:
     ring: KeyRing = current_app.extensions["key_ring"]
     return ring
+
+
+def _renewed_ring() -> KeyRing:
+    ring = current_app.extensions["key_ring"] = _ring().renewed()
+    return ring
+
+
+def public_keys() -> list[dict[str, str]]:
+    """Return the public keys as JSON Web Keys (RFC 7517)."""
+    return _renewed_ring().public_keys()
+
+
+def _stamp(folder: str) -> str:
+    """Return what changes when a file is added to a folder or removed."""
+    try:
+        return str(os.stat(folder).st_mtime_ns)
+    except OSError:
+        return ""
 
 
 def _header(key: SigningKey) -> str:

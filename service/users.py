@@ -14,10 +14,13 @@ from models.base import now
 from models.paging import Page, PageRequest, page_of
 from models.rows import insert_row, update_row
 from models.statements import AnySelect, Record, fetch_one, serialise
-from service import metadata, normal, passwords, sessions
+from service import events, metadata, normal, one_time, passwords, sessions, throttle
 from service.errors import Fault, Forbidden, Invalid, LastAdmin, NotFound, RegistrationClosed, VersionMismatch
-from service.identity import Identity
+from service.identity import Identity, current_client
+from service.jobs.queue import enqueue
+from service.outcomes import Accepted
 from service.permissions import Permission, check, check_grant
+from service.throttle import LETTERS_FROM, LETTERS_TO, Attempt, network_of
 
 # What people may say of themselves, at any time and when they register; the rest needs `users:write`.
 PERSONAL = frozenset({"name", "public_metadata"})
@@ -29,7 +32,8 @@ SORTS: dict[str, InstrumentedAttribute[Any]] = {
     "email": User.email_key,
 }
 FEW = 50_000  # Rows that are found and sorted in a tenth of a second.
-_SECRET = {"password_hash", "deleted_at"}
+_SECRET = {"password_hash", "deleted_at", "erased_at"}
+_DERIVED = {"name_key", "email_key"}
 _COLUMNS = [a.class_attribute for a in User.__mapper__.column_attrs if a.key not in _SECRET]
 _LIVE = select(*_COLUMNS).where(User.deleted_at.is_(None))
 _LIVE_BY_ID = _LIVE.where(User.id == bindparam("user_id"))
@@ -50,32 +54,40 @@ _FILTERS: dict[str, ColumnElement[bool]] = {
 }
 
 
-def create(*, actor: Identity, email: str, name: str, password: str | None = None, **more: Any) -> Record:
+def create(*, actor: Identity, email: str, name: str, password: str | None = None, **more: Any) -> Record | Accepted:
     """Create a user; without `users:write`, register as one where registration is open.
 
-    Raises EmailTaken and ExternalIdTaken (from the database), RegistrationClosed, Forbidden, Invalid, Busy.
+    Where it must be confirmed, that is accepted, and the user is created when they have. Raises EmailTaken and
+    ExternalIdTaken (from the database), RegistrationClosed, Forbidden, Invalid, Busy.
     """
-    if Permission.USERS_WRITE not in actor.permissions:
-        if current_app.config["REGISTRATION"] == "closed":
-            raise RegistrationClosed
-        _only_personal(more)
-        if password is None:
-            raise Invalid(faults=[Fault("/json/password", "required", "A password is needed to register.")])
-    _check_fields(actor, more)
-    if password is not None:
-        passwords.check_policy(password)
-    for field in metadata.FIELDS & more.keys():
-        metadata.bounded(more[field], field=field)
-    return insert_row(
-        User,
-        name=name,
-        name_key=normal.name_key(name),
-        email=email,
-        email_key=normal.email_key(email),
-        # Hashed before the first statement, so that no transaction is open meanwhile.
-        password_hash=passwords.hash_of(password) if password is not None else None,
-        **more,
-    )
+    if Permission.USERS_WRITE in actor.permissions:
+        return create_for(actor, email=email, name=name, password=password, **more)
+    registration = current_app.config["REGISTRATION"]
+    if registration == "closed":
+        raise RegistrationClosed
+    _only_personal(more)
+    if password is None:
+        raise Invalid(faults=[Fault("/json/password", "required", "A password is needed to register.")])
+    checked = _checked(actor, email=email, name=name, password=password, **more)
+    if registration == "confirmed":
+        return _register(email, **checked)
+    user = add(email=email, **checked)
+    events.record("user.created", user_id=user.id, actor=actor)
+    enqueue("verify_email", user_id=user.id)
+    return user
+
+
+def create_for(actor: Identity, *, email: str, name: str, password: str | None = None, **more: Any) -> Record:
+    """Create a user for somebody with `users:write`; raises what `create` raises."""
+    user = add(email=email, **_checked(actor, email=email, name=name, password=password, **more))
+    events.record("user.created", user_id=user.id, actor=actor)
+    return user
+
+
+def add(*, email: str, name: str, **more: Any) -> Record:
+    """Add a user, to whom nothing stands in the way any more; raises EmailTaken and ExternalIdTaken."""
+    keys = {"email_key": normal.email_key(email), "name_key": normal.name_key(name)}
+    return insert_row(User, email=email, name=name, **keys, **more)
 
 
 def read(user_id: int, *, actor: Identity) -> Record:
@@ -134,6 +146,7 @@ def delete(user_id: int, *, actor: Identity, expected: Collection[int] | None = 
     moment = now()
     update_row(User, user, deleted_at=moment, updated_at=moment)
     sessions.end_all(user.id)
+    events.record("user.deleted", user_id=user.id, actor=actor)
 
 
 def _locked(user_id: int, *, actor: Identity, expected: Collection[int] | None) -> Record:
@@ -162,7 +175,29 @@ def _apply(user: Record, actor: Identity, fields: dict[str, Any]) -> Record:
         fields["name_key"] = normal.name_key(fields["name"])
     if "email" in fields and (email_key := normal.email_key(fields["email"])) != user.email_key:
         fields |= {"email_key": email_key, "email_verified": False}
-    return update_row(User, user, **fields)
+    changed = update_row(User, user, **fields)
+    if changed.version != user.version:
+        events.record("user.updated", user_id=user.id, actor=actor, fields=sorted(fields.keys() - _DERIVED))
+    return changed
+
+
+def _checked(actor: Identity, *, email: str, name: str, password: str | None, **more: Any) -> dict[str, Any]:
+    """Return the fields of a new user after every check that needs no transaction, its password hashed."""
+    normal.email_key(email)
+    _check_fields(actor, more)
+    for field in metadata.FIELDS & more.keys():
+        metadata.bounded(more[field], field=field)
+    password_hash = passwords.new_hash(password, personal=[email, name]) if password is not None else None
+    return {"name": name, "password_hash": password_hash, **more}
+
+
+def _register(email: str, **details: Any) -> Accepted:
+    """Keep a registration until a letter is answered; whether the address is known, only the letter tells."""
+    email_key = normal.email_key(email)
+    if throttle.may(Attempt(LETTERS_TO, email_key), Attempt(LETTERS_FROM, network_of(current_client().address))):
+        row = one_time.prepare("register", user_id=None, email=email, email_key=email_key, **details)
+        enqueue("confirm_registration", email_key=email_key, token_id=row.id)
+    return Accepted("A letter with the next step is on its way to the address.")
 
 
 def _only_personal(fields: Collection[str]) -> None:

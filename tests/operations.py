@@ -4,13 +4,17 @@ from typing import Any
 
 from flask import Flask
 
-from models import Post, User
+from models import Post, Session, User
 from tests.factories.user import PASSWORD
 
 ADMIN_EMAIL = "admin@example.com"
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/api/v1/auth/login"): {"email": ADMIN_EMAIL, "password": PASSWORD},
+    ("POST", "/api/v1/auth/password/forgot"): {"email": ADMIN_EMAIL},
+    ("POST", "/api/v1/auth/email/resend"): {"email": ADMIN_EMAIL},
     ("PATCH", "/api/v1/me"): {"name": "New Name"},
+    ("POST", "/api/v1/me/password"): {"current_password": PASSWORD, "password": "another pass phrase"},
+    ("POST", "/api/v1/me/email"): {"current_password": PASSWORD, "email": "new@example.com"},
     ("POST", "/api/v1/users"): {"email": "new@example.com", "name": "New Person", "password": "a good password"},
     ("PUT", "/api/v1/users/<int:user_id>"): {
         "email": "new@example.com",

@@ -5,11 +5,12 @@ from typing import Any
 
 import flask_restful
 import orjson
-from flask import Response, request
+from flask import Response, g, request
 from flask.typing import ResponseReturnValue
 
 from models.statements import unit_of_work
 from resources.http.problems import NotAcceptable
+from service.identity import Client, remember_client
 
 VERBS = ("get", "post", "put", "patch", "delete")
 SAFE = frozenset({"GET", "HEAD"})
@@ -49,8 +50,21 @@ class Resource(flask_restful.Resource):
             raise NotAcceptable
         if request.method in SAFE:
             return self.get(*args, **kwargs)
-        with unit_of_work():
-            return getattr(self, request.method.lower())(*args, **kwargs)
+        verb = getattr(self, request.method.lower())
+        return in_one_unit_of_work(lambda: verb(*args, **kwargs))
+
+
+def in_one_unit_of_work(operation: Callable[[], Any]) -> Any:
+    """Run an operation in one unit of work, which knows where the request comes from."""
+    remember_client(Client(request.remote_addr, _user_agent(), g.request_id))
+    with unit_of_work():
+        return operation()
+
+
+def _user_agent() -> str | None:
+    """Return what the client says it is, without what could not be kept."""
+    given = request.environ.get("HTTP_USER_AGENT", "")
+    return "".join(letter for letter in given if letter.isascii() and letter.isprintable())[:400] or None
 
 
 def _takes_json() -> bool:

@@ -90,10 +90,16 @@ def parse_args(parser: RequestParser) -> Callable[[Callable[..., Any]], Callable
 class BodyParser(FlaskParser):
     """webargs' parser with a strict reader of JSON: what it accepts means one thing to everybody."""
 
+    def __init__(self, *, or_nothing: bool = False) -> None:
+        super().__init__()
+        self.or_nothing = or_nothing
+
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
         """Return the body's object; raises PayloadTooLarge, UnsupportedMediaType, MalformedBody, Invalid."""
         body = _body_of(req)
         if not body and "Content-Type" not in req.headers:
+            if self.or_nothing:
+                return {}
             raise MalformedBody("A JSON body is needed.")
         if not _is_json(req) or req.headers.get("Content-Encoding", "identity") != "identity":
             raise UnsupportedMediaType
@@ -105,15 +111,17 @@ class BodyParser(FlaskParser):
         raise Invalid(faults=[*_faults(error.normalized_messages(), "")])
 
 
-_parser = BodyParser()
+_parsers = {or_nothing: BodyParser(or_nothing=or_nothing) for or_nothing in (False, True)}
 
 
-def use_kwargs(schema: marshmallow.Schema) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Pass the body's fields to the verb, as keywords."""
+def use_kwargs(
+    schema: marshmallow.Schema, *, or_nothing: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Pass the body's fields to the verb, as keywords; with `or_nothing`, there need not be a body."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        verb = _parser.use_kwargs(schema)(function)
-        note(verb, body=schema)
+        verb = _parsers[or_nothing].use_kwargs(schema)(function)
+        note(verb, body=schema, body_required=not or_nothing)
         return verb
 
     return decorate

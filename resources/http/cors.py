@@ -6,7 +6,7 @@ from datetime import timedelta
 from flask import Flask
 from flask_cors import CORS
 
-ASKED = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"]
+ASKED = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-CSRF-Token", "X-Request-ID"]
 # Some of these belong to parts that are still to come; a page that asks for one then simply finds none.
 EXPOSED = [
     *("ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"),
@@ -28,5 +28,6 @@ def init_cors(app: Flask) -> None:
             expose_headers=EXPOSED,
             max_age=timedelta(hours=1),
             send_wildcard=False,
+            supports_credentials=True,  # For the cookie of a session; nothing else here looks at one.
             always_send=False,
         )

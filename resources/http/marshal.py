@@ -14,14 +14,20 @@ from resources.http.links import item_address
 from resources.http.paging import neighbours
 from resources.http.shapes import FieldMap, shape_for
 from service.identity import ANONYMOUS
+from service.outcomes import Accepted
 
 Verb = Callable[..., Any]
 
 
 def marshal_with(
-    field_map: FieldMap, envelope: str | None = None, *, status: int = 200, location: str | None = None
+    field_map: FieldMap,
+    envelope: str | None = None,
+    *,
+    status: int = 200,
+    location: str | None = None,
+    or_accepted: bool = False,
 ) -> Callable[[Verb], Verb]:
-    """Shape what the verb returns by a field map, and answer with it.
+    """Shape what the verb returns by a field map, and answer with it; with `or_accepted`, an Accepted is answered 202.
 
     A Page becomes a list under `envelope`. An item whose map has `version` carries its ETag, and is answered 304 to
     who has it already. `location` is the endpoint at which a created item is found.
@@ -31,13 +37,15 @@ def marshal_with(
         @wraps(function)
         def verb(*args: Any, **kwargs: Any) -> Response:
             result = function(*args, **kwargs)
+            if or_accepted and isinstance(result, Accepted):
+                return _accepted(result)
             if isinstance(result, Page):
                 shape = _shape(field_map)
                 members, headers = neighbours(result)
                 return _answer({envelope: [shape(item) for item in result.items], **members}, status, headers)
             return _item(result, field_map, status, location)
 
-        note(verb, fields=field_map, envelope=envelope, status=status, location=location)
+        note(verb, fields=field_map, envelope=envelope, status=status, location=location, or_accepted=or_accepted)
         return verb
 
     return decorate
@@ -53,6 +61,21 @@ def no_content(function: Verb) -> Verb:
 
     note(verb, status=204)
     return verb
+
+
+def accepted(function: Verb) -> Verb:
+    """Answer 202 with what the verb returns, an Accepted."""
+
+    @wraps(function)
+    def verb(*args: Any, **kwargs: Any) -> Response:
+        return _accepted(function(*args, **kwargs))
+
+    note(verb, status=202)
+    return verb
+
+
+def _accepted(result: Accepted) -> Response:
+    return _answer({"status": "accepted", "detail": result.detail}, 202, {})
 
 
 def _item(item: Any, field_map: FieldMap, status: int, location: str | None) -> Response:

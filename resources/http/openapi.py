@@ -84,7 +84,7 @@ def _operation(spec: APISpec, resource: Any, verb: str, noun: str) -> dict[str, 
     if schema := facts.get("body"):
         media = {"schema": _body_schema(spec, schema)}
         types = ["application/json", *(["application/merge-patch+json"] if verb == "patch" else [])]
-        operation["requestBody"] = {"required": True, "content": dict.fromkeys(types, media)}
+        operation["requestBody"] = {"required": facts["body_required"], "content": dict.fromkeys(types, media)}
     return operation
 
 
@@ -124,14 +124,31 @@ def _responses(spec: APISpec, verb: str, facts: Mapping[str, Any]) -> dict[str, 
     headers += ["Location"] if facts.get("location") else []
     headers += ["Link"] if facts.get("envelope") else []
     answer: dict[str, Any] = {"description": "Done.", "headers": _headers(*headers)}
+    if facts["status"] == 202:
+        answer = _accepted_answer(spec)
     if field_map := facts.get("fields"):
         answer["content"] = {"application/json": {"schema": _answer_schema(spec, field_map, facts)}}
     responses: dict[str, Any] = {str(facts["status"]): answer}
+    if facts.get("or_accepted"):
+        responses["202"] = _accepted_answer(spec)
     if verb == "get" and _has_etag(facts):
         responses["304"] = {"description": "You have it already.", "headers": _headers("X-Request-ID", "ETag")}
     for status in _refusals(verb, facts):
         responses[str(status)] = _problem_answer(spec, status)
     return responses
+
+
+def _accepted_answer(spec: APISpec) -> dict[str, Any]:
+    if "Accepted" not in spec.components.schemas:
+        members = {"status": {"type": "string", "enum": ["accepted"]}, "detail": {"type": "string"}}
+        schema = {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
+        spec.components.schema("Accepted", schema)
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}}
+    return {
+        "description": "Taken on; a letter tells the rest.",
+        "headers": _headers("X-Request-ID"),
+        "content": content,
+    }
 
 
 def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:
@@ -141,7 +158,7 @@ def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:
     if facts["access"] != "public":
         found |= {403, 404} if facts["or_own"] or facts["permission"] is None else {403}
     if facts.get("body"):
-        found |= {403, 413, 415, 422}
+        found |= {403, 413, 415, 422, 429}
     if verb != "get" and facts["access"] != "public":
         found.add(409)
     if "headers" in facts:
@@ -158,7 +175,7 @@ def _problem_answer(spec: APISpec, status: int) -> dict[str, Any]:
 
 def _problem_response(status: int) -> dict[str, Any]:
     kinds = [kind for kind in catalogue() if status_of(kind) == status]
-    extra = {401: ["WWW-Authenticate"], 503: ["Retry-After"]}.get(status, [])
+    extra = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     return {
         "description": " ".join(f"`{kind.code}`: {kind.title}." for kind in kinds),
         "headers": _headers("X-Request-ID", *extra),
@@ -204,6 +221,8 @@ def _output_schema(spec: APISpec, field: Any) -> dict[str, Any]:
     kind = field if isinstance(field, type) else type(field)
     if kind is fields.Nested:
         return _component(spec, field.nested, partial=False)
+    if kind is fields.List:
+        return {"type": "array", "items": _output_schema(spec, field.container)}
     if kind is Restricted:
         return {"type": "object", "description": f"Shown to holders of `{field.permission}`."}
     return dict(getattr(kind, "__schema__", None) or OUTPUT[kind])

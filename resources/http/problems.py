@@ -17,6 +17,7 @@ from service.errors import (
     InvalidToken,
     NotFound,
     Refusal,
+    TooManyAttempts,
     Unavailable,
     VersionMismatch,
     refusal_from,
@@ -112,6 +113,7 @@ STATUS: dict[type[Refusal], int] = {
     UnsupportedMediaType: 415,
     Invalid: 422,
     PreconditionRequired: 428,
+    TooManyAttempts: 429,
     InternalError: 500,
     Unavailable: 503,
 }
@@ -173,8 +175,8 @@ def problem(refusal: Refusal) -> Response:
     if status == 401:
         error = ', error="invalid_token"' if isinstance(refusal, InvalidToken) else ""
         response.headers["WWW-Authenticate"] = f'Bearer realm="rollcall"{error}'
-    if status == 503:
-        response.headers["Retry-After"] = "1"
+    if status in (429, 503):
+        response.headers["Retry-After"] = str(getattr(refusal, "retry_after", 1))
     return response
 
 

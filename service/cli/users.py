@@ -14,7 +14,7 @@ from models import User
 from models.base import db
 from models.paging import PageRequest
 from models.statements import fetch_one, serialise, unit_of_work
-from service import normal, users
+from service import lifecycle, normal, users
 from service.cli.refusals import readable_refusals
 from service.cli.seed import believable_users
 from service.errors import NotFound
@@ -48,7 +48,7 @@ def one_unit_of_work(command: Callable[..., Any]) -> Callable[..., Any]:
 def create(email: str, name: str | None, role: str, password: str) -> None:
     """Create a user."""
     name = normal.checked_name(name or email.partition("@")[0])
-    user = users.create(actor=OPERATOR, email=email, name=name, role=role, password=password)
+    user = users.create_for(OPERATOR, email=email, name=name, role=role, password=password)
     click.echo(f"Created {role} {user.id}: {user.email}")
 
 
@@ -98,8 +98,22 @@ def first_admin() -> None:
         return
     given = current_app.config["ADMIN_PASSWORD"]
     password = given or secrets.token_urlsafe(15)
-    users.create(actor=OPERATOR, email=email, name="Admin", role="admin", password=password)
+    users.create_for(OPERATOR, email=email, name="Admin", role="admin", password=password)
     click.echo(f"Created the first admin: {email}" + ("" if given else f" with the password {password} (shown once)"))
+
+
+@users_group.command("erase-expired")
+@readable_refusals
+def erase_expired() -> None:
+    """Erase those who were deleted so long ago that they can no longer be restored."""
+    total = 0
+    while True:
+        with unit_of_work():
+            count = lifecycle.erase_expired()
+        total += count
+        if not count:
+            break
+    click.echo(f"Erased {total}.")
 
 
 @users_group.command("seed")

@@ -22,4 +22,6 @@ class SessionFactory(RowFactory):
         expired = factory.Trait(expires_at=factory.LazyFunction(lambda: now() - timedelta(seconds=1)))
 
     user_id = factory.SelfAttribute("user.id")
+    amr = ["pwd"]
+    idle_expires_at = factory.LazyFunction(lambda: now() + timedelta(days=1))
     expires_at = factory.LazyFunction(lambda: now() + timedelta(days=1))

@@ -14,7 +14,7 @@ import psycopg
 import requests
 
 from config.development import new_signing_key
-from tests.servers import ROOT, Gunicorn, gunicorn, inherited
+from tests.servers import ROOT, Gunicorn, gunicorn, inherited, new_folder
 
 API = "/api/v1"
 PASSWORD = "correct horse battery staple"
@@ -135,6 +135,7 @@ def served(database_url: str) -> Iterator[Service]:
         "SIGNING_KEYS": new_signing_key(),
         "PUBLIC_URL": "https://users.example.com",
         "REGISTRATION": "open",
+        "MAIL_URL": f"file://{new_folder('mail')}",
         "ALLOWED_HOSTS": "127.0.0.1",
         "CORS_ORIGINS": "https://app.example.com",
         "LOG_LEVEL": "INFO",

@@ -1,0 +1,1 @@
+"""What is done outside a request: the queue, and what runs it."""

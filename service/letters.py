@@ -1,0 +1,100 @@
+"""Letters: which mail goes to whom, looked up when it is sent: no answer takes longer for people who are known."""
+
+from urllib.parse import urlencode
+
+from flask import current_app
+from sqlalchemy import bindparam, select
+
+from models import OneTimeToken, User
+from models.rows import delete_row
+from models.statements import Record, fetch_one, unit_of_work
+from service import mail, one_time
+from service.one_time import Secrets
+
+_LIVE = select(User.id, User.email, User.email_key, User.email_verified, User.is_active).where(
+    User.deleted_at.is_(None)
+)
+_BY_ID = _LIVE.where(User.id == bindparam("user_id"))
+_BY_EMAIL = _LIVE.where(User.email_key == bindparam("email_key"))
+
+
+def confirm_registration(job: Record) -> None:
+    """Ask somebody who registers to confirm; who has an account already is told so instead."""
+    _confirm_registration(job.arguments["token_id"])
+
+
+def verify_email(job: Record) -> None:
+    """Ask a user to confirm that the address is theirs."""
+    _verify_email(job.user_id)
+
+
+def verify_again(job: Record) -> None:
+    """Send what an address has not confirmed yet once more, if there is anything."""
+    user = fetch_one(_BY_EMAIL, email_key=job.email_key)
+    if user is not None:
+        _verify_email(user.id)
+    elif pending := one_time.pending_registration(job.email_key):
+        _confirm_registration(pending.id)
+
+
+def change_email(job: Record) -> None:
+    """Ask at a new address whether it is to be the account's; where another account has it, say only that."""
+    with unit_of_work():
+        row = one_time.locked(job.arguments["token_id"])
+        if row is None:
+            return
+        is_taken = fetch_one(_BY_EMAIL, email_key=row.email_key) is not None
+        made = None if is_taken else one_time.arm(row)
+    if made is None:
+        mail.send("already_registered", to=row.email)
+    else:
+        mail.send("change_email", to=row.email, **_ways("confirm", made))
+
+
+def reset_password(job: Record) -> None:
+    """Let somebody who forgot their password set another."""
+    with unit_of_work():
+        user = fetch_one(_BY_EMAIL, email_key=job.email_key)
+        if user is None or not user.is_active:
+            return
+        made = _armed("reset_password", user)
+    mail.send("reset_password", to=user.email, **_ways("reset", made))
+
+
+def notice(job: Record) -> None:
+    """Tell of a change to the account: what was not the person's own doing, they should know at once."""
+    mail.send(f"notice_{job.arguments['about']}", to=job.arguments["to"])
+
+
+def _confirm_registration(token_id: int) -> None:
+    with unit_of_work():
+        row = one_time.locked(token_id)
+        if row is None:
+            return
+        is_known = fetch_one(_BY_EMAIL, email_key=row.email_key) is not None
+        made = None if is_known else one_time.arm(row)
+    if made is not None:
+        mail.send("confirm_registration", to=row.email, **_ways("confirm", made))
+        return
+    mail.send("already_registered", to=row.email)
+    with unit_of_work():
+        delete_row(OneTimeToken, row)
+
+
+def _verify_email(user_id: int) -> None:
+    with unit_of_work():
+        user = fetch_one(_BY_ID, user_id=user_id)
+        if user is None or user.email_verified:
+            return
+        made = _armed("verify_email", user)
+    mail.send("verify_email", to=user.email, **_ways("confirm", made))
+
+
+def _armed(purpose: str, user: Record) -> Secrets:
+    return one_time.arm(one_time.prepare(purpose, user_id=user.id, email=user.email, email_key=user.email_key))
+
+
+def _ways(page: str, made: Secrets) -> dict[str, str]:
+    """Return the link and the code, either of which will do."""
+    link = f"{current_app.config['PUBLIC_URL']}/account/{page}?{urlencode({'token': made.token})}"
+    return {"link": link, "code": f"{made.code[:4]} {made.code[4:]}"}

@@ -1,0 +1,89 @@
+"""Mail: rendered from templates in text and HTML, and handed to a server, a folder or the console."""
+
+import smtplib
+import ssl
+import sys
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8
+from email.utils import formatdate, make_msgid
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from flask import current_app
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from service.jobs.queue import JobFailed
+
+TIMEOUT = 10  # Seconds for each step of talking to the mail server.
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def send(template: str, *, to: str, **values: Any) -> None:
+    """Render a letter and send it; raises JobFailed."""
+    message = compose(template, to=to, **values)
+    url = urlsplit(current_app.config["MAIL_URL"])
+    if url.scheme == "console":
+        sys.stderr.write(f"{message.as_string()}\n")
+    elif url.scheme == "file":
+        _write(message, Path(unquote(url.path)))
+    else:
+        _hand_over(message, url.hostname or "", url.port or 25, url.username, url.password)
+
+
+def compose(template: str, *, to: str, **values: Any) -> EmailMessage:
+    """Return a letter; the first line of its text is its subject."""
+    public_url = current_app.config["PUBLIC_URL"]
+    values["service"] = public_url
+    subject, _, text = _templates.get_template(f"{template}.txt").render(values).partition("\n")
+    message = EmailMessage(policy=SMTP if to.isascii() else SMTPUTF8)
+    local, _, domain = to.rpartition("@")
+    message["To"] = Address(username=local, domain=domain)
+    message["From"] = current_app.config["MAIL_FROM"]
+    message["Subject"] = subject
+    message["Date"] = formatdate()
+    message["Message-ID"] = make_msgid(domain=urlsplit(public_url).hostname or "localhost")
+    message["Auto-Submitted"] = "auto-generated"  # No answering machine should answer (RFC 3834).
+    html = _templates.get_template(f"{template}.html").render(values)
+    encoding = "7bit" if text.isascii() and html.isascii() else "quoted-printable"
+    message.set_content(text.strip() + "\n", cte=encoding)
+    message.add_alternative(html, subtype="html", cte=encoding)
+    return message
+
+
+def _write(message: EmailMessage, folder: Path) -> None:
+    """Put a letter into a folder, as a file of its own that is whole when it appears."""
+    name = f"{message['Message-ID'].strip('<>').partition('@')[0]}.eml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{name}"
+        draft.write_bytes(bytes(message))
+        draft.rename(folder / name)
+    except OSError as error:
+        raise JobFailed(type(error).__name__) from None
+
+
+def _hand_over(message: EmailMessage, host: str, port: int, user: str | None, password: str | None) -> None:
+    """Give a letter to the mail server; what it refuses with 5xx is refused for good (RFC 5321 §4.2.1)."""
+    try:
+        with smtplib.SMTP(host, port, timeout=TIMEOUT) as server:
+            server.ehlo_or_helo_if_needed()
+            if server.has_extn("starttls"):
+                server.starttls(context=ssl.create_default_context())
+            if user:
+                server.login(unquote(user), unquote(password or ""))
+            server.send_message(message)
+    except smtplib.SMTPRecipientsRefused as error:
+        codes = [code for code, _ in error.recipients.values()]
+        raise JobFailed(f"recipient refused: {codes}", for_good=min(codes) >= 500) from None
+    except smtplib.SMTPDataError as error:
+        raise JobFailed(f"message refused: {error.smtp_code}", for_good=error.smtp_code >= 500) from None
+    except (smtplib.SMTPException, OSError) as error:
+        raise JobFailed(type(error).__name__) from None
