@@ -56,6 +56,8 @@ def _choices(settings: Settings) -> Iterator[str]:
         yield f"REGISTRATION is {settings.REGISTRATION!r}: use open, confirmed or closed."
     if settings.COOKIE_SAMESITE not in {"Strict", "Lax", "None"}:
         yield f"COOKIE_SAMESITE is {settings.COOKIE_SAMESITE!r}: use Strict, Lax or None."
+    elif settings.COOKIE_SAMESITE == "None" and not settings.PUBLIC_URL.startswith("https://"):
+        yield "COOKIE_SAMESITE is None, which browsers take over https only: set PUBLIC_URL to https or use Lax."
     if settings.LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         yield f"LOG_LEVEL is {settings.LOG_LEVEL!r}: use DEBUG, INFO, WARNING or ERROR."
     if settings.LOG_TARGET.startswith("file:///"):

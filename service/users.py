@@ -176,6 +176,10 @@ def _apply(user: Record, actor: Identity, fields: dict[str, Any]) -> Record:
     if "email" in fields and (email_key := normal.email_key(fields["email"])) != user.email_key:
         fields |= {"email_key": email_key, "email_verified": False}
     changed = update_row(User, user, **fields)
+    if changed.email_key != user.email_key:
+        one_time.withdraw_all(user.id)
+        sessions.end_all(user.id, but=actor.session_id)
+        enqueue("notice", user_id=user.id, about="email_changed", to=user.email)
     if changed.version != user.version:
         events.record("user.updated", user_id=user.id, actor=actor, fields=sorted(fields.keys() - _DERIVED))
     return changed

@@ -1,33 +1,83 @@
 """A good request for every operation, and tables with a line for each."""
 
-from typing import Any
+from collections.abc import Callable
+from itertools import count
+from secrets import token_urlsafe
+from typing import Any, NamedTuple
 
 from flask import Flask
 
-from models import Post, Session, User
-from tests.factories.user import PASSWORD
+from models import Post, User
+from tests.factories.one_time_token import OneTimeTokenFactory
+from tests.factories.refresh_token import RefreshTokenFactory, new_refresh_token
+from tests.factories.session import SessionFactory
+from tests.factories.user import PASSWORD, UserFactory
 
-ADMIN_EMAIL = "admin@example.com"
-BODIES: dict[tuple[str, str], dict[str, Any]] = {
-    ("POST", "/api/v1/auth/login"): {"email": ADMIN_EMAIL, "password": PASSWORD},
-    ("POST", "/api/v1/auth/password/forgot"): {"email": ADMIN_EMAIL},
-    ("POST", "/api/v1/auth/email/resend"): {"email": ADMIN_EMAIL},
-    ("PATCH", "/api/v1/me"): {"name": "New Name"},
-    ("POST", "/api/v1/me/password"): {"current_password": PASSWORD, "password": "another pass phrase"},
-    ("POST", "/api/v1/me/email"): {"current_password": PASSWORD, "email": "new@example.com"},
-    ("POST", "/api/v1/users"): {"email": "new@example.com", "name": "New Person", "password": "a good password"},
-    ("PUT", "/api/v1/users/<int:user_id>"): {
-        "email": "new@example.com",
+NEW_PASSWORD = "another pass phrase"
+ARGUMENTS = {"<path:name>": "swagger-ui.css", "<path:filename>": "page.css", "<name>": "not-found"}
+OF_DELETED_USERS = {"/api/v1/users/<int:user_id>/restore", "/api/v1/users/<int:user_id>/erase"}
+numbers = count(1)
+
+
+class Sent(NamedTuple):
+    """Where a request goes, and what is sent there."""
+
+    path: str
+    more: dict[str, Any]
+
+
+def new_address() -> str:
+    """Return an address that nobody has."""
+    return f"new{next(numbers)}@example.com"
+
+
+def refresh_token_of(user: User) -> str:
+    """Return a refresh token of a session of the user."""
+    token = new_refresh_token()
+    RefreshTokenFactory(token=token, session=SessionFactory(user=user))
+    return token
+
+
+def letter_to(user: User, purpose: str) -> str:
+    """Return what the link of a letter to the user holds."""
+    token = token_urlsafe(32)
+    OneTimeTokenFactory(token=token, user=user, purpose=purpose)
+    return token
+
+
+BODIES: dict[tuple[str, str], Callable[[User], dict[str, Any]]] = {
+    ("POST", "/api/v1/auth/login"): lambda user: {"email": user.email, "password": PASSWORD},
+    ("POST", "/api/v1/auth/refresh"): lambda user: {"refresh_token": refresh_token_of(user)},
+    ("POST", "/api/v1/auth/password/forgot"): lambda user: {"email": user.email},
+    ("POST", "/api/v1/auth/password/reset"): lambda user: {
+        "token": letter_to(user, "reset_password"),
+        "password": NEW_PASSWORD,
+    },
+    ("POST", "/api/v1/auth/email/verify"): lambda user: {"token": letter_to(user, "verify_email")},
+    ("POST", "/api/v1/auth/email/resend"): lambda user: {"email": user.email},
+    ("PATCH", "/api/v1/me"): lambda user: {"name": "New Name"},
+    ("POST", "/api/v1/me/password"): lambda user: {"current_password": PASSWORD, "password": NEW_PASSWORD},
+    ("POST", "/api/v1/me/email"): lambda user: {"current_password": PASSWORD, "email": new_address()},
+    ("POST", "/api/v1/users"): lambda user: {
+        "email": new_address(),
+        "name": "New Person",
+        "password": "a good password",
+    },
+    ("PUT", "/api/v1/users/<int:user_id>"): lambda user: {
+        "email": new_address(),
         "name": "New Person",
         "role": "support",
         "is_active": True,
     },
-    ("PATCH", "/api/v1/users/<int:user_id>"): {"name": "New Name"},
-    ("POST", "/api/v1/users/<int:user_id>/posts"): {"title": "A title", "content": "Some words."},
-    ("PUT", "/api/v1/posts/<int:post_id>"): {"title": "A title", "content": "Some words."},
-    ("PATCH", "/api/v1/posts/<int:post_id>"): {"title": "New"},
+    ("PATCH", "/api/v1/users/<int:user_id>"): lambda user: {"name": "New Name"},
+    ("POST", "/api/v1/users/<int:user_id>/posts"): lambda user: {"title": "A title", "content": "Some words."},
+    ("PUT", "/api/v1/posts/<int:post_id>"): lambda user: {"title": "A title", "content": "Some words."},
+    ("PATCH", "/api/v1/posts/<int:post_id>"): lambda user: {"title": "New"},
 }
-ARGUMENTS = {"<path:name>": "swagger-ui.css", "<path:filename>": "page.css", "<name>": "not-found"}
+FORMS: dict[tuple[str, str], Callable[[User], dict[str, str]]] = {
+    ("POST", "/account/confirm"): lambda user: {"token": letter_to(user, "verify_email")},
+    ("POST", "/account/reset"): lambda user: {"token": letter_to(user, "reset_password"), "password": NEW_PASSWORD},
+}
 
 
 def operations_of(app: Flask) -> set[tuple[str, str]]:
@@ -35,11 +85,22 @@ def operations_of(app: Flask) -> set[tuple[str, str]]:
     return {(method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods - {"HEAD", "OPTIONS"}}
 
 
-def address(rule: str, user: User, post: Post) -> str:
-    """Return a route's address about a user and a post."""
-    for argument, value in {**ARGUMENTS, "<int:user_id>": str(user.id), "<int:post_id>": str(post.id)}.items():
-        rule = rule.replace(argument, value)
-    return rule
+def prepared(method: str, rule: str, user: User, post: Post) -> Sent:
+    """Make what a good request about a user and a post needs to be there, and return the request.
+
+    Only who has been deleted can be restored or erased: for that, it is about another user.
+    """
+    subject = UserFactory(deleted=True) if rule in OF_DELETED_USERS else user
+    arguments = {**ARGUMENTS, "<int:user_id>": str(subject.id), "<int:post_id>": str(post.id)}
+    if "<int:session_id>" in rule:
+        arguments["<int:session_id>"] = str(SessionFactory(user=subject).id)
+    path = rule
+    for argument, value in arguments.items():
+        path = path.replace(argument, value)
+    if body := BODIES.get((method, rule)):
+        return Sent(path, {"json": body(user)})
+    form = FORMS.get((method, rule))
+    return Sent(path, {"data": form(user)} if form else {})
 
 
 def table(text: str) -> dict[tuple[str, str], list[str]]:

@@ -19,10 +19,12 @@ tokens: list[str] = []
 
 
 def new_admin_token() -> str:
-    """Make another admin, and sign in as them."""
-    email = f"tester{os.getpid()}-{next(numbers)}@example.com"
+    """Make another admin, and sign in as them, from another network than the cases with their wrong passwords."""
+    number = next(numbers)
+    email = f"tester{os.getpid()}-{number}@example.com"
     subprocess.run([*json.loads(os.environ["ADMIN_CREATE"]), email], check=True, capture_output=True)
-    answer = requests.post(f"{TARGET}/api/v1/auth/login", json={"email": email, "password": PASSWORD}, timeout=30)
+    credentials, network = {"email": email, "password": PASSWORD}, {"X-Forwarded-For": f"10.0.0.{number % 256}"}
+    answer = requests.post(f"{TARGET}/api/v1/auth/login", json=credentials, headers=network, timeout=30)
     return str(answer.json()["access_token"])
 
 

@@ -1,45 +1,70 @@
 """Who may do what: every method of every route, for everybody who may ask."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from tests.factories.post import PostFactory
 from tests.factories.user import UserFactory
-from tests.operations import ADMIN_EMAIL, BODIES, address, operations_of, table
+from tests.operations import FORMS, operations_of, prepared, table
 
-# What a path names is the member's own, who is `self`. The request is a good one.
-#                                             anonymous  self  other  support  admin
+# What a path names is the member's own, who is `self`; only who is restored or erased has been deleted before.
+# The request is a good one.
+#                                                         anonymous  self  other  support  admin
 TABLE = """
-GET     /                                           200   200    200      200    200
-GET     /.well-known/jwks.json                      200   200    200      200    200
-GET     /api/v1/openapi.json                        200   200    200      200    200
-GET     /docs                                       200   200    200      200    200
-GET     /docs/assets/<path:name>                    200   200    200      200    200
-GET     /health                                     200   200    200      200    200
-GET     /health/ready                               200   200    200      200    200
-GET     /problems                                   200   200    200      200    200
-GET     /problems/<name>                            200   200    200      200    200
-GET     /static/<path:filename>                     200   200    200      200    200
+GET     /                                                       200   200   200      200    200
+GET     /.well-known/jwks.json                                  200   200   200      200    200
+GET     /api/v1/openapi.json                                    200   200   200      200    200
+GET     /docs                                                   200   200   200      200    200
+GET     /docs/assets/<path:name>                                200   200   200      200    200
+GET     /health                                                 200   200   200      200    200
+GET     /health/ready                                           200   200   200      200    200
+GET     /problems                                               200   200   200      200    200
+GET     /problems/<name>                                        200   200   200      200    200
+GET     /static/<path:filename>                                 200   200   200      200    200
 
-POST    /api/v1/auth/login                          200   200    200      200    200
-POST    /api/v1/auth/logout                         401   204    204      204    204
+GET     /account/confirm                                        200   200   200      200    200
+POST    /account/confirm                                        200   200   200      200    200
+GET     /account/reset                                          200   200   200      200    200
+POST    /account/reset                                          200   200   200      200    200
 
-GET     /api/v1/me                                  401   200    200      200    200
-PATCH   /api/v1/me                                  401   200    200      200    200
-DELETE  /api/v1/me                                  401   204    204      204    204
+POST    /api/v1/auth/login                                      200   200   200      200    200
+POST    /api/v1/auth/refresh                                    200   200   200      200    200
+POST    /api/v1/auth/logout                                     401   204   204      204    204
+POST    /api/v1/auth/password/forgot                            202   202   202      202    202
+POST    /api/v1/auth/password/reset                             204   204   204      204    204
+POST    /api/v1/auth/email/verify                               204   204   204      204    204
+POST    /api/v1/auth/email/resend                               202   202   202      202    202
 
-GET     /api/v1/users                               401   403    403      200    200
-POST    /api/v1/users                               201   201    201      201    201
-GET     /api/v1/users/<int:user_id>                 401   200    404      200    200
-PUT     /api/v1/users/<int:user_id>                 401   403    404      403    200
-PATCH   /api/v1/users/<int:user_id>                 401   200    404      403    200
-DELETE  /api/v1/users/<int:user_id>                 401   204    404      403    204
+GET     /api/v1/me                                              401   200   200      200    200
+PATCH   /api/v1/me                                              401   200   200      200    200
+DELETE  /api/v1/me                                              401   204   204      204    204
+POST    /api/v1/me/password                                     401   204   204      204    204
+POST    /api/v1/me/email                                        401   202   202      202    202
+GET     /api/v1/me/export                                       401   200   200      200    200
+GET     /api/v1/me/sessions                                     401   200   200      200    200
+DELETE  /api/v1/me/sessions                                     401   204   204      204    204
+DELETE  /api/v1/me/sessions/<int:session_id>                    401   204   404      404    404
 
-GET     /api/v1/users/<int:user_id>/posts           401   200    404      200    200
-POST    /api/v1/users/<int:user_id>/posts           401   201    404      403    201
-GET     /api/v1/posts/<int:post_id>                 401   200    404      200    200
-PUT     /api/v1/posts/<int:post_id>                 401   200    404      403    200
-PATCH   /api/v1/posts/<int:post_id>                 401   200    404      403    200
-DELETE  /api/v1/posts/<int:post_id>                 401   204    404      403    204
+GET     /api/v1/users                                           401   403   403      200    200
+POST    /api/v1/users                                           201   201   201      201    201
+GET     /api/v1/users/<int:user_id>                             401   200   404      200    200
+PUT     /api/v1/users/<int:user_id>                             401   403   404      403    200
+PATCH   /api/v1/users/<int:user_id>                             401   200   404      403    200
+DELETE  /api/v1/users/<int:user_id>                             401   204   404      403    204
+POST    /api/v1/users/<int:user_id>/restore                     401   403   403      403    200
+POST    /api/v1/users/<int:user_id>/erase                       401   403   403      403    204
+
+GET     /api/v1/users/<int:user_id>/sessions                    401   200   404      403    200
+DELETE  /api/v1/users/<int:user_id>/sessions                    401   204   404      403    204
+DELETE  /api/v1/users/<int:user_id>/sessions/<int:session_id>   401   204   404      403    204
+
+GET     /api/v1/users/<int:user_id>/posts                       401   200   404      200    200
+POST    /api/v1/users/<int:user_id>/posts                       401   201   404      403    201
+GET     /api/v1/posts/<int:post_id>                             401   200   404      200    200
+PUT     /api/v1/posts/<int:post_id>                             401   200   404      403    200
+PATCH   /api/v1/posts/<int:post_id>                             401   200   404      403    200
+DELETE  /api/v1/posts/<int:post_id>                             401   204   404      403    204
 """
 
 WHO = ["anonymous", "self", "other", "support", "admin"]
@@ -50,16 +75,16 @@ CELLS = [(method, rule, who, status) for (method, rule), row in ROWS.items() for
 @pytest.fixture
 def people(client, admin, support, member, other):
     """Return a client for each of those who ask; a second admin lets the first one go."""
-    UserFactory(email=ADMIN_EMAIL, admin=True)
+    UserFactory(admin=True)
     signed_in = {"self": member, "other": other, "support": support, "admin": admin}
     return {"anonymous": client, **{who: client.as_(user) for who, user in signed_in.items()}}
 
 
 @pytest.fixture
-def path_of(member):
-    """Return a function that makes a rule an address of what is the member's."""
+def ready(member):
+    """Return a function that makes what a good request about the member needs, and returns the request."""
     post = PostFactory(author=member)
-    return lambda rule: address(rule, member, post)
+    return lambda method, rule: prepared(method, rule, member, post)
 
 
 def test_table_holds_every_method_of_every_route(app):
@@ -67,37 +92,38 @@ def test_table_holds_every_method_of_every_route(app):
 
 
 @pytest.mark.parametrize(("method", "rule", "who", "status"), CELLS, ids=[f"{who} {m} {r}" for m, r, who, _ in CELLS])
-def test_access(people, path_of, nothing_changes, method, rule, who, status):
-    body = BODIES.get((method, rule))
+def test_access(people, ready, nothing_changes, method, rule, who, status):
+    path, sent = ready(method, rule)
 
-    if status < 300:
-        answer = people[who].send(method, path_of(rule), json=body, buffered=True)
-    else:
-        with nothing_changes():
-            answer = people[who].send(method, path_of(rule), json=body, buffered=True)
+    with nullcontext() if status < 300 else nothing_changes():
+        answer = people[who].send(method, path, buffered=True, **sent)
 
     assert answer.status_code == status
+    if (method, rule) in FORMS:
+        assert 'role="status"' in answer.text  # The page says that it is done.
 
 
 @pytest.mark.parametrize("who", ["anonymous", "self", "other", "support", "admin"])
-def test_head_is_answered_as_get_and_options_for_all(people, path_of, nothing_changes, who):
+def test_head_is_answered_as_get_and_options_for_all(people, ready, nothing_changes, who):
     for method, rule in ROWS:
+        path, _ = ready(method, rule)
+
         with nothing_changes():
-            options = people[who].send("OPTIONS", path_of(rule))
-            head = people[who].head(path_of(rule), buffered=True)
+            options = people[who].send("OPTIONS", path)
+            head = people[who].head(path, buffered=True)
 
         assert (options.status_code, options.data) == (204, b""), rule
         if method == "GET":
             assert (head.status_code, head.data) == (ROWS[method, rule][who], b""), rule
 
 
-def test_method_that_is_not_in_the_table_is_not_offered(people, path_of, nothing_changes):
-    rules = {rule for _, rule in ROWS}
-    missing = [(method, rule) for method in ("GET", "POST", "PUT", "PATCH", "DELETE") for rule in rules]
+def test_method_that_is_not_in_the_table_is_not_offered(people, ready, nothing_changes):
+    paths = {rule: ready(method, rule).path for method, rule in ROWS}
+    missing = [(method, rule) for method in ("GET", "POST", "PUT", "PATCH", "DELETE") for rule in paths]
 
     with nothing_changes():
         answers = {
-            (method, rule): people["admin"].send(method, path_of(rule), json={}).problem
+            (method, rule): people["admin"].send(method, paths[rule], json={}).problem
             for method, rule in missing
             if (method, rule) not in ROWS
         }

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -68,6 +69,21 @@ def test_the_rooms_import_each_other_as_agreed():
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"Contracts: [1-9]\d* kept, 0 broken", ended.stdout)
+
+
+def test_the_contracts_forget_no_module_of_resources():
+    contracts = ConfigParser()
+    contracts.read(ROOT / "setup.cfg")
+    modules = {module for module in in_room("resources") if re.fullmatch(r"resources\.(?!http$)\w+", module)}
+    nouns = {module for module in modules if "resources.http.api" in imported(module)} - {"resources.routes"}
+
+    def listed(contract: str, key: str) -> set[str]:
+        return {*contracts[f"importlinter:contract:{contract}"][key].split()}
+
+    assert listed("plumbing", "forbidden_modules") == modules
+    assert listed("step", "source_modules") == modules - {"resources.app"}
+    assert listed("tables", "source_modules") == modules - {"resources.app", "resources.routes"}
+    assert listed("nouns", "modules") == nouns
 
 
 def test_no_module_imports_itself_by_a_detour():
@@ -204,7 +220,8 @@ def test_errors_are_caught_by_their_kind():
         and (node.type is None or {"Exception", "BaseException"} & set(re.findall(r"\w+", ast.unparse(node.type))))
     ]
 
-    assert [place.partition(":")[0] for place in broad] == ["models.statements"]
+    # To commit what an error keeps; and so that a job that breaks off does not stop those behind it.
+    assert [place.partition(":")[0] for place in broad] == ["models.statements", "service.jobs.runner"]
 
 
 def test_the_text_of_an_error_of_the_database_is_read_in_one_place():

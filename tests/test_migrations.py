@@ -45,6 +45,31 @@ WRITTEN_AT = {
         "INSERT INTO sessions (id, user_id, created_at, expires_at) VALUES"
         " (19, 17, '2026-02-28 12:00:00', '2036-01-31 12:00:00')",
     ],
+    "0003": [
+        "INSERT INTO users (id, email, email_key, name, name_key, role, is_active, email_verified, public_metadata,"
+        " private_metadata, version, created_at, updated_at, deleted_at) VALUES"
+        " (27, 'cyd@example.com', 'cyd@example.com', 'Cyd', 'cyd', 'support', true, false, '{}', '{}', 2,"
+        " '2026-03-31 12:00:00', '2026-03-31 12:00:00', '2026-03-31 12:00:00')",
+        "INSERT INTO posts (id, user_id, title, content, version, created_at, updated_at) VALUES"
+        " (28, 27, 'A title', 'Some words', 1, '2026-03-31 12:00:00', '2026-03-31 12:00:00')",
+        "INSERT INTO sessions (id, user_id, amr, transport, remember, address, network, user_agent, created_at,"
+        " last_used_at, idle_expires_at, expires_at) VALUES"
+        " (29, 27, '[\"pwd\"]', 'cookie', true, '203.0.113.7', '203.0.113.7', 'Firefox', '2026-03-31 12:00:00',"
+        " '2026-03-31 13:00:00', '2036-03-31 12:00:00', '2036-03-31 12:00:00')",
+        "INSERT INTO refresh_tokens (id, session_id, token_hash, created_at) VALUES"
+        " (30, 29, 'a hash', '2026-03-31 12:00:00')",
+        "INSERT INTO one_time_tokens (id, purpose, user_id, email, email_key, details, token_hash, code_hash,"
+        " created_at, expires_at) VALUES"
+        " (31, 'change_email', 27, 'Cyd@example.org', 'cyd@example.org', '{\"session_id\": 29}', 'a hash', 'another',"
+        " '2026-03-31 12:00:00', '2036-03-31 12:00:00')",
+        "INSERT INTO throttles (id, key, attempts, refused_until, seen_at) VALUES"
+        " (32, 'a mark', 6, '2026-03-31 12:00:10', '2026-03-31 12:00:00')",
+        "INSERT INTO jobs (id, kind, user_id, email_key, arguments, attempts, run_at, created_at) VALUES"
+        " (33, 'verify_email', 27, NULL, '{}', 1, '2026-03-31 12:00:05', '2026-03-31 12:00:00')",
+        "INSERT INTO events (id, type, user_id, actor_id, session_id, request_id, address, data, created_at) VALUES"
+        " (34, 'session.created', 27, 27, 29, 'request-00000034', '203.0.113.7', '{\"session\": 29}',"
+        " '2026-03-31 12:00:00')",
+    ],
 }
 # A later revision, as `flask db migrate` would write it: on SQLite it rebuilds the table that others refer to.
 REBUILD = '''"""Longer names."""
@@ -201,6 +226,18 @@ def test_rows_survive_every_step_up_and_every_step_down(fresh, later):
     )
 
 
+def test_a_session_from_before_there_was_refreshing_ends_when_it_would_have(fresh):
+    flask_migrate.upgrade(str(migrations.FOLDER), "0002")
+    write_at("0002")
+
+    flask_migrate.upgrade(str(migrations.FOLDER), "0003")
+
+    (session,) = rows()["sessions"]
+    assert (session["last_used_at"], session["idle_expires_at"]) == (session["created_at"], session["expires_at"])
+    assert (session["amr"], session["transport"], session["remember"]) == ([], "body", False)
+    assert (session["address"], session["network"], session["user_agent"]) == (None, None, None)
+
+
 def test_rebuilding_users_keeps_their_posts_and_every_rule(fresh, later):
     migrate(fresh)
     write_at(migrations.head())
@@ -213,7 +250,8 @@ def test_rebuilding_users_keeps_their_posts_and_every_rule(fresh, later):
     assert tables() == schema
     with db.engine.begin() as connection:
         connection.execute(text("DELETE FROM users"))
-    assert rows() == {"users": [], "posts": [], "sessions": []}
+    of_users = {"users", "posts", "sessions", "refresh_tokens", "one_time_tokens"}
+    assert rows() == {table: [] if table in of_users else left for table, left in before.items()}
 
 
 def test_rows_that_refer_to_rows_that_are_gone_are_not_passed_over(make_database, settings_for):
@@ -327,8 +365,8 @@ def test_a_revision_written_from_the_models_needs_nothing_of_ours_and_makes_the_
     folder = shutil.copytree(migrations.FOLDER, tmp_path / "migrations")
     migrate(fresh)
     with db.engine.begin() as connection:
-        for table in ("sessions", "posts", "users"):
-            connection.execute(text(f"DROP TABLE {table}"))
+        for table in reversed(db.metadata.sorted_tables):
+            connection.execute(text(f"DROP TABLE {table.name}"))
 
     flask_migrate.revision(str(folder), autogenerate=True, rev_id="9998")
     flask_migrate.upgrade(str(folder))

@@ -4,8 +4,6 @@ import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from datetime import datetime
-from functools import cache
-from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +15,7 @@ from resources.http.arguments import RequestParser
 from resources.http.problems import InvalidParameter
 from resources.http.types import Choice, Line, Several, Whole
 from service.errors import Fault
+from service.keyed import keyed_hash
 
 SIGNATURE_BYTES = 16
 # What a cursor is not bound to: where it stands and how much is shown from there.
@@ -60,33 +59,35 @@ def neighbours(page: Page) -> tuple[dict[str, Any], dict[str, str]]:
     members: dict[str, Any] = {"next_cursor": next_cursor}
     if page.total is not None:
         members |= {"page": asked.number, "pages": _pages(page.total, asked.size), "total": page.total}
-    places: dict[str, dict[str, Any] | None]
+    places: dict[str, str | None]
     if asked.number is None:
+        previous = page.previous_key and _write_cursor(page.previous_key, asked.sort, backwards=True)
         places = {
-            "first": {},
-            "prev": page.previous_key and {"cursor": _write_cursor(page.previous_key, asked.sort, backwards=True)},
-            "next": next_cursor and {"cursor": next_cursor},
+            "first": "",
+            "prev": previous and f"cursor={previous}",
+            "next": next_cursor and f"cursor={next_cursor}",
         }
     else:
-        last = _pages(page.total or 0, asked.size)
+        number, last = asked.number, _pages(page.total or 0, asked.size)
         places = {
-            "first": {"page": 1},
-            "prev": {"page": min(asked.number - 1, last)} if asked.number > 1 else None,
-            "next": {"page": asked.number + 1} if asked.number < last else None,
-            "last": {"page": last},
+            "first": "page=1",
+            "prev": f"page={min(number - 1, last)}" if number > 1 else None,
+            "next": f"page={number + 1}" if number < last else None,
+            "last": f"page={last}",
         }
-    links = [f'<{_neighbour(place)}>; rel="{name}"' for name, place in places.items() if place is not None]
-    return members, {"Link": ", ".join(links)}
+    return members, {"Link": _links(places)}
+
+
+def _links(places: dict[str, str | None]) -> str:
+    """Return the addresses of neighbouring pages, each with the parameters of this one but for its place."""
+    address = f"{current_app.config['PUBLIC_URL']}{request.path}"
+    kept = urlencode([(name, value) for name, value in request.args.items() if name not in {"cursor", "page"}])
+    queries = {name: "&".join(filter(None, (kept, place))) for name, place in places.items() if place is not None}
+    return ", ".join(f'<{address}{query and "?"}{query}>; rel="{name}"' for name, query in queries.items())
 
 
 def _pages(total: int, size: int) -> int:
     return max(1, -(-total // size))
-
-
-def _neighbour(place: dict[str, Any]) -> str:
-    kept = {name: value for name, value in request.args.items() if name not in {"cursor", "page"}}
-    query = urlencode({**kept, **place})
-    return f"{current_app.config['PUBLIC_URL']}{request.path}{'?' if query else ''}{query}"
 
 
 def _write_cursor(key: Key, sort: str, *, backwards: bool = False) -> str:
@@ -119,9 +120,4 @@ def _signature(text: bytes, sort: str) -> bytes:
     """Sign a cursor for this list only: its path, sort and filters."""
     filters = sorted((name, value) for name, value in request.args.items() if name not in UNBOUND)
     bound = orjson.dumps([request.path, sort, filters])
-    return hmac.digest(_key(current_app.config["SECRET_KEY"]), bound + b"\0" + text, "sha256")[:SIGNATURE_BYTES]
-
-
-@cache
-def _key(secret: str) -> bytes:
-    return sha256(b"rollcall cursor\0" + secret.encode()).digest()
+    return keyed_hash("cursor", bound + b"\0" + text)[:SIGNATURE_BYTES]

@@ -48,6 +48,7 @@ def test_nothing_need_be_set_to_begin(tmp_path, monkeypatch):
 
     check(loaded)
     assert (loaded.APP_ENV, loaded.PUBLIC_URL) == ("development", "http://localhost:8000")
+    assert (loaded.MAIL_URL, loaded.MAIL_FROM) == ("console:", "Rollcall <no-reply@localhost>")
     assert loaded.DATABASE_URL.endswith(f"{tmp_path}/instance/rollcall.db")
     assert KeyRing.load(loaded.SIGNING_KEYS, issuer=loaded.PUBLIC_URL).public_keys()
     assert stat.S_IMODE((tmp_path / "instance").stat().st_mode) == 0o700

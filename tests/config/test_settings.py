@@ -24,6 +24,7 @@ PRODUCTION = {
     "SIGNING_KEYS": SIGNING_KEY,
     "PUBLIC_URL": "https://users.example.com",
     "REGISTRATION": "closed",
+    "MAIL_URL": "smtp://mail.example:587",
 }
 
 
@@ -92,9 +93,19 @@ def test_complete_settings_are_accepted():
         ("PUBLIC_URL", "users.example.com", "is 'users.example.com'"),
         ("PUBLIC_URL", "https://[users", ""),
         ("ALLOWED_HOSTS", "users.example.com,*", "holds *"),
+        ("COOKIE_SAMESITE", "none", "is 'none': use Strict, Lax or None."),
+        ("COOKIE_SAMESITE", "", "is ''"),
+        ("MAIL_URL", "", "is missing"),
         ("MAIL_URL", "sendmail:", "is not understood"),
+        ("MAIL_URL", "file:", "is not understood"),
+        ("MAIL_URL", "https://mail.example", "is not understood"),
+        ("MAIL_URL", "smtp://mail.example:port", "is not understood"),
         ("MAIL_URL", "smtp:", "is not understood"),
         ("MAIL_URL", "smtp://[::1", "is not understood"),
+        ("MAIL_FROM", "Rollcall", "is no address"),
+        ("MAIL_FROM", "Rollcall <no-reply>", "is no address"),
+        ("MAIL_FROM", "a@example.com, b@example.com", "is no address"),
+        ("MAIL_FROM", "Rollcall\nBcc: <a@example.com>", "is no address"),
         ("LOG_LEVEL", "verbose", "is 'verbose'"),
         ("LOG_TARGET", "file:log", "is 'file:log'"),
         ("PORT", "0", "is 0: use 1 to 65535."),
@@ -118,7 +129,9 @@ def test_a_bad_value_is_refused_in_one_line_that_names_the_variable(variable, va
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("missing", ["DATABASE_URL", "PUBLIC_URL", "REGISTRATION", "SECRET_KEY", "SIGNING_KEYS"])
+@pytest.mark.parametrize(
+    "missing", ["DATABASE_URL", "MAIL_URL", "PUBLIC_URL", "REGISTRATION", "SECRET_KEY", "SIGNING_KEYS"]
+)
 def test_production_has_no_default_for_what_matters(missing):
     (line,) = refusals({name: value for name, value in PRODUCTION.items() if name != missing})
 
@@ -139,7 +152,15 @@ def test_every_fault_is_told_at_once():
         {"DATABASE_URL": "postgres://app:can/ary@db/users"},
         {"APP_ENV": "testing", "PUBLIC_URL": "http://localhost:8000", "CORS_ORIGINS": "http://localhost:3000"},
         {"LOG_TARGET": "file:///var/log/rollcall.log"},
-        {"MAIL_URL": "smtp://mail.example:587"},
+        {"REGISTRATION": "open"},
+        {"REGISTRATION": "confirmed"},
+        {"COOKIE_SAMESITE": "Strict"},
+        {"COOKIE_SAMESITE": "None"},
+        {"MAIL_URL": "smtp://me:can%2Fary@[::1]:587"},
+        {"MAIL_URL": "file:///var/mail/rollcall"},
+        {"MAIL_URL": "console:"},
+        {"MAIL_FROM": "no-reply@example.com"},
+        {"MAIL_FROM": "Rollcall of Bücher <no-reply@example.com>"},
     ],
 )
 def test_a_good_value_is_accepted(variables):
@@ -154,8 +175,11 @@ def test_a_good_value_is_accepted(variables):
         ("https://[2001:db8::1]:8443", "[2001:db8::1]"),
     ],
 )
-def test_the_public_address_is_always_answered(public_url, host):
-    assert loaded({"PUBLIC_URL": public_url}).ALLOWED_HOSTS[0] == host
+def test_the_public_address_is_always_answered_and_mail_comes_from_there(public_url, host):
+    settings = loaded({"PUBLIC_URL": public_url})
+
+    assert settings.ALLOWED_HOSTS[0] == host
+    assert f"Rollcall <no-reply@{host}>" == settings.MAIL_FROM
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "  "])

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, delete, event, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 
 from config.checks import refusals_of
-from models import Post, Session, User
+from models import OneTimeToken, Post, RefreshToken, Session, User
 from models.base import db
 from models.rows import insert_row, update_row
 from models.statements import execute, fetch_all, fetch_one, unit_of_work
@@ -117,11 +117,17 @@ def test_posts_and_sessions_go_with_their_user(app, member, other):
 
 
 @pytest.mark.parametrize(
-    ("table", "values"), [(Post, {"title": "A title", "content": ""}), (Session, {"expires_at": MOMENT})]
+    ("table", "values"),
+    [
+        (Post, {"user_id": 1, "title": "A title", "content": ""}),
+        (Session, {"user_id": 1, "idle_expires_at": MOMENT, "expires_at": MOMENT}),
+        (RefreshToken, {"session_id": 1, "token_hash": "a hash"}),
+        (OneTimeToken, {"user_id": 1, "purpose": "verify_email", "email": "", "email_key": "", "expires_at": MOMENT}),
+    ],
 )
 def test_nothing_can_belong_to_nobody(app, nothing_changes, table, values):
     with nothing_changes(), pytest.raises(IntegrityError, match=r"(?i)foreign key"), app.app_context(), unit_of_work():
-        insert_row(table, user_id=1, **values)
+        insert_row(table, **values)
 
 
 # SQLite

@@ -9,12 +9,17 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
-from models import Post, Session, User
+from models import Event, Job, OneTimeToken, Post, RefreshToken, Session, Throttle, User
 from models.base import now
 from models.rows import delete_row, insert_row, update_row
 from models.statements import Record, execute, fetch_all, fetch_one, unit_of_work
+from tests.factories.event import EventFactory
+from tests.factories.job import JobFactory
+from tests.factories.one_time_token import OneTimeTokenFactory
 from tests.factories.post import PostFactory
+from tests.factories.refresh_token import RefreshTokenFactory
 from tests.factories.session import SessionFactory
+from tests.factories.throttle import ThrottleFactory
 from tests.factories.user import UserFactory
 
 INDIA = timezone(timedelta(hours=5, minutes=30))
@@ -92,11 +97,30 @@ def test_a_default_that_can_be_changed_is_made_anew_for_each_row(app):
 
 def test_every_table_takes_a_new_row(app, member):
     post = inserted(app, Post, user_id=member.id, title="A title", content="")
-    session = inserted(app, Session, user_id=member.id, expires_at=MOMENT)
+    session = inserted(app, Session, user_id=member.id, idle_expires_at=MOMENT, expires_at=MOMENT)
+    refresh_token = inserted(app, RefreshToken, session_id=session.id, token_hash="a hash")
+    letter = {"purpose": "register", "email": "A@example.com", "email_key": "a@example.com", "expires_at": MOMENT}
+    one_time_token = inserted(app, OneTimeToken, **letter)
+    throttle = inserted(app, Throttle, key="a mark", seen_at=MOMENT)
+    job = inserted(app, Job, kind="notice")
+    event = inserted(app, Event, type="user.created")
 
     assert (post.user_id, post.title, post.content, post.version) == (member.id, "A title", "", 1)
     assert (session.user_id, session.expires_at, session.ended_at) == (member.id, MOMENT, None)
-    assert (kept(app, Post), kept(app, Session)) == (post, session)
+    assert (session.amr, session.transport, session.remember) == ([], "body", False)
+    assert session.created_at == session.last_used_at
+    assert (session.address, session.network, session.user_agent) == (None, None, None)
+    assert (refresh_token.session_id, refresh_token.used_at) == (session.id, None)
+    assert {name: getattr(one_time_token, name) for name in letter} == letter
+    assert (one_time_token.user_id, one_time_token.details, one_time_token.used_at) == (None, None, None)
+    assert (one_time_token.token_hash, one_time_token.code_hash) == (None, None)
+    assert (throttle.attempts, throttle.refused_until, throttle.seen_at) == (0, None, MOMENT)
+    assert (job.arguments, job.attempts, job.last_error, job.failed_at) == ({}, 0, None, None)
+    assert job.created_at == job.run_at
+    assert (event.user_id, event.actor_id, event.session_id, event.data) == (None, None, None, {})
+    made = {Post: post, Session: session, RefreshToken: refresh_token, OneTimeToken: one_time_token}
+    for table, row in {**made, Throttle: throttle, Job: job, Event: event}.items():
+        assert kept(app, table) == row
 
 
 def test_a_new_row_lacks_nothing_that_must_be_there(app, nothing_changes):
@@ -256,7 +280,13 @@ def test_a_row_of_a_table_without_versions_that_is_gone_is_refused(app, nothing_
 # Removing
 
 
-@pytest.mark.parametrize("factory", [UserFactory, PostFactory, SessionFactory])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        *(UserFactory, PostFactory, SessionFactory, RefreshTokenFactory, OneTimeTokenFactory),
+        *(ThrottleFactory, JobFactory, EventFactory),
+    ],
+)
 def test_a_removed_row_is_gone_and_no_other(app, factory):
     row, other = factory(), factory()
     table = type(row)

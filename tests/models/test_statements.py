@@ -14,13 +14,18 @@ from sqlalchemy import Integer, Select, bindparam, column, delete, event, func, 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from models import Post, Session, User
+from models import Event, Job, OneTimeToken, Post, RefreshToken, Session, Throttle, User
 from models.base import db
 from models.rows import insert_row, update_row
 from models.statements import execute, fetch_all, fetch_one, serialise, unit_of_work
 from tests.databases import application, new_database
+from tests.factories.event import EventFactory
+from tests.factories.job import JobFactory
+from tests.factories.one_time_token import OneTimeTokenFactory
 from tests.factories.post import PostFactory
+from tests.factories.refresh_token import RefreshTokenFactory
 from tests.factories.session import SessionFactory
+from tests.factories.throttle import ThrottleFactory
 from tests.factories.user import UserFactory
 
 INDIA = timezone(timedelta(hours=5, minutes=30))
@@ -115,14 +120,22 @@ def drivers_of(app: Flask) -> list[Any]:
 # What is read
 
 
-@pytest.mark.parametrize("table", [User, Post, Session])
+@pytest.mark.parametrize("table", [User, Post, Session, RefreshToken, OneTimeToken, Throttle, Job, Event])
 def test_every_column_is_read_alike_inside_and_outside(app, table):
     full = {"external_id": "7", "public_metadata": {"z": 1.0, "a": [True, None, "é"]}, "deleted_at": MOMENT}
     user = UserFactory(name=ODD, email_verified=True, suspended=True, **full)
     UserFactory(password_hash=None)
     PostFactory(author=None, user_id=user.id, title=ODD, content="")
-    SessionFactory(user=None, user_id=user.id, ended_at=MOMENT)
-    SessionFactory(user=None, user_id=user.id, expires_at=datetime.max.replace(tzinfo=UTC))
+    session = SessionFactory(user=user, ended_at=MOMENT, remember=True, address="2001:db8::1", user_agent=ODD)
+    SessionFactory(user=user, amr=[], expires_at=datetime.max.replace(tzinfo=UTC))
+    RefreshTokenFactory(session=session)
+    RefreshTokenFactory(session=session, used_at=MOMENT)
+    OneTimeTokenFactory(user=user, email=ODD, details={"session_id": session.id, "é": [1.0]})
+    OneTimeTokenFactory(user=None, user_id=None, purpose="register", email="", email_key="", token_hash=None)
+    ThrottleFactory(refused_until=MOMENT)
+    JobFactory(arguments={"token_id": 1}, last_error=ODD, failed=True)
+    EventFactory(user=user, data={"fields": [ODD]})
+    EventFactory(user=None, user_id=None, actor_id=None, request_id=None, address=None, data={})
 
     outside, inside = in_both_ways(app, select(*columns_of(table)).order_by(table.id))
 
@@ -332,7 +345,7 @@ CHANGES = {
     "delete": lambda: execute(delete(User)),
     "insert": lambda: execute(insert(Post).values(user_id=1, title="A title", content="", version=1)),
     "returning": lambda: fetch_one(RENAME.returning(User.id)),
-    "a new row": lambda: insert_row(Session, user_id=1, expires_at=MOMENT),
+    "a new row": lambda: insert_row(Session, user_id=1, idle_expires_at=MOMENT, expires_at=MOMENT),
     "a changed row": lambda: update_row(User, fetch_one(select(User)), name="Changed"),
     "for update": lambda: fetch_one(LOCK),
     "for share": lambda: fetch_all(LOCK_FOR_READING),
@@ -369,7 +382,7 @@ def test_an_error_undoes_the_whole_unit_of_work(app, member, nothing_changes, er
 
 def test_a_last_statement_that_fails_undoes_the_whole_unit_of_work(app, member, nothing_changes):
     def naive() -> None:
-        insert_row(Session, user_id=member.id, expires_at=MOMENT.replace(tzinfo=None))
+        insert_row(Session, user_id=member.id, idle_expires_at=MOMENT, expires_at=MOMENT.replace(tzinfo=None))
 
     with nothing_changes(), app.app_context(), pytest.raises(ValueError, match="without a zone"):
         change_everything_and(naive)

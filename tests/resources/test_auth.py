@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+import re
 import time
 from hashlib import sha256
 from uuid import uuid4
@@ -49,11 +50,14 @@ def test_right_password_begins_a_session(client, member):
     response = client.post(LOGIN, json=credentials(member))
 
     assert response.status_code == 200
-    assert set(response.json) == {"access_token", "token_type", "expires_in", "user"}
+    assert set(response.json) == {"access_token", "token_type", "expires_in", "refresh_token", "csrf_token", "user"}
     assert (response.json["token_type"], response.json["expires_in"]) == ("Bearer", 900)
+    assert re.fullmatch(r"rr_[A-Za-z0-9_-]{43}", response.json["refresh_token"])
+    assert response.json["csrf_token"] is None
     assert response.json["user"]["id"] == member.id
     assert response.headers["Cache-Control"] == "no-store"
-    assert "Set-Cookie" not in response.headers
+    (cookie,) = response.headers.getlist("Set-Cookie")
+    assert cookie.startswith("rollcall-device=")
     assert client.with_token(response.json["access_token"]).get(ME).json.items() <= response.json["user"].items()
 
 
@@ -109,10 +113,11 @@ def test_all_who_cannot_sign_in_get_the_same_answer(client, nothing_changes):
         credentials(member, "x" * 1024),
     ]
 
-    with nothing_changes():
+    with nothing_changes(but="throttles"):
         answers = [client.post(LOGIN, json=attempt) for attempt in attempts]
 
     for response in answers:
+        assert "Set-Cookie" not in response.headers
         assert response.problem == (401, "invalid_credentials")
         assert {**response.json, "request_id": ""} == {**answers[0].json, "request_id": ""}
         assert {**response.headers, "X-Request-ID": ""} == {**answers[0].headers, "X-Request-ID": ""}
@@ -121,7 +126,7 @@ def test_all_who_cannot_sign_in_get_the_same_answer(client, nothing_changes):
 def test_suspended_user_learns_so_only_with_the_right_password(client, nothing_changes):
     user = UserFactory(suspended=True)
 
-    with nothing_changes():
+    with nothing_changes(but="throttles"):
         response = client.post(LOGIN, json=credentials(user))
 
     assert response.problem == (403, "account_suspended")
@@ -142,7 +147,7 @@ def test_password_is_the_same_in_nfc_and_nfd(client, stored, given):
     "change", [str.upper, str.title, lambda text: f" {text}", lambda text: text.replace(" ", "  ")]
 )
 def test_password_is_otherwise_taken_as_it_is(client, member, nothing_changes, change):
-    with nothing_changes():
+    with nothing_changes(but="throttles"):
         response = client.post(LOGIN, json=credentials(member, change(PASSWORD)))
 
     assert response.problem == (401, "invalid_credentials")
@@ -151,7 +156,7 @@ def test_password_is_otherwise_taken_as_it_is(client, member, nothing_changes, c
 def test_full_width_password_is_another(client, nothing_changes):
     user = UserFactory(password_hash=passwords.hash_of("password1"))
 
-    with nothing_changes():
+    with nothing_changes(but="throttles"):
         response = client.post(LOGIN, json=credentials(user, "ｐａｓｓｗｏｒｄ１"))
 
     assert response.problem == (401, "invalid_credentials")
@@ -160,7 +165,7 @@ def test_full_width_password_is_another(client, nothing_changes):
 def test_long_passwords_that_differ_at_the_end_are_different(client, nothing_changes):
     user = UserFactory(password_hash=passwords.hash_of("a" * 79 + "b"))
 
-    with nothing_changes():
+    with nothing_changes(but="throttles"):
         response = client.post(LOGIN, json=credentials(user, "a" * 79 + "c"))
 
     assert response.problem == (401, "invalid_credentials")
@@ -196,7 +201,7 @@ def test_outdated_hash_is_renewed_at_sign_in(client, app):
 def test_outdated_hash_is_not_renewed_by_a_wrong_password(client, nothing_changes):
     user = UserFactory(password_hash=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD))
 
-    with nothing_changes():
+    with nothing_changes(but="throttles"):
         response = client.post(LOGIN, json=credentials(user, "a wrong password"))
 
     assert response.problem == (401, "invalid_credentials")
@@ -208,7 +213,7 @@ def test_outdated_hash_is_not_renewed_by_a_wrong_password(client, nothing_change
 def test_unreadable_hash_lets_nobody_in(client, nothing_changes, password_hash):
     user = UserFactory(password_hash=password_hash)
 
-    with nothing_changes():
+    with nothing_changes(but="throttles"):
         response = client.post(LOGIN, json=credentials(user))
 
     assert response.problem == (401, "invalid_credentials")
@@ -228,6 +233,10 @@ def test_unreadable_hash_lets_nobody_in(client, nothing_changes, password_hash):
         ({"email": {"$ne": None}, "password": PASSWORD}, "/json/email"),
         ({"email": "a@example.com", "password": {"$ne": None}}, "/json/password"),
         ({"email": "a@example.com", "password": None}, "/json/password"),
+        ({"email": "a@example.com", "password": PASSWORD, "transport": "header"}, "/json/transport"),
+        ({"email": "a@example.com", "password": PASSWORD, "transport": None}, "/json/transport"),
+        ({"email": "a@example.com", "password": PASSWORD, "remember": "yes"}, "/json/remember"),
+        ({"email": "a@example.com", "password": PASSWORD, "device": "x"}, "/json/device"),
     ],
 )
 def test_bad_field_is_named(client, nothing_changes, body, pointer):
@@ -236,6 +245,18 @@ def test_bad_field_is_named(client, nothing_changes, body, pointer):
 
     assert response.problem == (422, "invalid")
     assert pointers(response) == [pointer]
+
+
+def test_what_is_remembered_of_a_sign_in_says_nothing_personal(client, snapshot, member):
+    client.post(LOGIN, json=credentials(member, "a wrong password"))
+    client.post(LOGIN, json=credentials(member), headers={"X-Request-ID": "a-request-id"})
+
+    rows = snapshot()
+    (event,) = rows["events"]
+    assert event[1:7] == ("session.created", member.id, None, None, "a-request-id", "127.0.0.1")
+    for table in ("events", "throttles", "refresh_tokens"):
+        assert member.email not in str(rows[table]) and member.name not in str(rows[table])
+        assert "password" not in str(rows[table])
 
 
 def test_credential_that_is_sent_along_is_not_looked_at(client, member):

@@ -54,7 +54,7 @@ def test_listed_origin_may_read_every_answer(browser, member, method, path, head
     response = browser.as_(member).send(method, path, headers={**headers, "Origin": origin})
 
     assert response.headers.getlist(f"{CORS}Allow-Origin") == [origin]
-    assert f"{CORS}Allow-Credentials" not in response.headers
+    assert response.headers.getlist(f"{CORS}Allow-Credentials") == ["true"]
     assert {"etag", "link", "location", "retry-after", "x-request-id"} <= words(response, "Expose-Headers")
     assert {"set-cookie", "authorization", "*"}.isdisjoint(words(response, "Expose-Headers"))
 
@@ -133,9 +133,9 @@ def test_no_origin_may_read_anything_where_none_is_listed(as_member, method, pat
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
-@pytest.mark.parametrize("path", [USERS, f"{USERS}/1", ME, "/api/v1/auth/login"])
+@pytest.mark.parametrize("path", [USERS, f"{USERS}/1", ME, "/api/v1/auth/login", "/api/v1/auth/refresh"])
 def test_preflight_is_answered_and_kept(browser, method, path):
-    asked = "authorization, content-type, if-match, if-none-match, x-request-id"
+    asked = "authorization, content-type, if-match, if-none-match, x-csrf-token, x-request-id"
 
     response = preflight(browser, path, method=method, headers=asked)
 
@@ -144,7 +144,7 @@ def test_preflight_is_answered_and_kept(browser, method, path):
     assert {"get", "post", "put", "patch", "delete"} <= words(response, "Allow-Methods")
     assert words(response, "Allow-Headers") == {name.strip() for name in asked.split(",")}
     assert int(response.headers[f"{CORS}Max-Age"]) >= 600
-    assert f"{CORS}Allow-Credentials" not in response.headers
+    assert response.headers.getlist(f"{CORS}Allow-Credentials") == ["true"]
     assert "Origin" in response.headers["Vary"]
 
 

@@ -17,11 +17,13 @@ from models.base import db
 from service.errors import Refusal
 from tests.client import Client
 from tests.factories.user import PASSWORD, UserFactory
+from tests.refusals import refusal_of_kind
 from tests.servers import free_port
 
 ME = "/api/v1/me"
 USERS = "/api/v1/users"
 LOGIN = "/api/v1/auth/login"
+REFRESH = "/api/v1/auth/refresh"
 
 # One request for each kind of answer.
 KINDS = {
@@ -486,7 +488,9 @@ def test_line_breaks_make_no_further_lines(as_member):
 def test_secrets_of_a_request_are_in_no_line(client, frank_app, contract, nothing_changes):
     password, email = "canary password 7391", "canary.7391@example.com"
     created = client.post(USERS, json={"email": email, "name": "Canary Bird", "password": password})
-    token = client.post(LOGIN, json={"email": email, "password": password}).json["access_token"]
+    signed_in = client.post(LOGIN, json={"email": email, "password": password})
+    token, refresh_token = signed_in.json["access_token"], signed_in.json["refresh_token"]
+    device = signed_in.headers["Set-Cookie"].partition(";")[0].partition("=")[2]
     frank = Client(frank_app, contract, token)
 
     with logged() as lines:
@@ -497,6 +501,13 @@ def test_secrets_of_a_request_are_in_no_line(client, frank_app, contract, nothin
         )
         frank.post(f"{LOGIN}?password={password}&email={email}&access_token={token}", json={})
         frank.post(USERS, json={"email": email, "name": "Canary Bird", "password": password})
+        frank.post(REFRESH, json={"refresh_token": refresh_token})
+        frank.post(f"{REFRESH}?refresh_token={refresh_token}", json={"token": refresh_token})
+        frank.post(REFRESH, headers={"Cookie": f"rollcall-refresh={refresh_token}; rollcall-device={device}"})
+        frank.post(f"{ME}/password", json={"current_password": f"{password} wrong", "password": f"{password} new"})
+        frank.post("/api/v1/auth/password/reset", json={"token": refresh_token, "password": password})
+        frank.post("/account/reset", data={"token": refresh_token, "password": password})
+        frank.get(f"/account/confirm?token={refresh_token}")
         frank.get(f"{ME}?email={email}&{token}")
         frank.get(f"/nothing/{email}/{password}/{token}")
         frank.patch(ME, json={"name": "Canary Bird", "metadata": {"password": password, "email": email}})
@@ -505,7 +516,7 @@ def test_secrets_of_a_request_are_in_no_line(client, frank_app, contract, nothin
         frank.delete(ME)
 
     written = "\n".join(lines)
-    assert created.status_code == 201 and len(lines) >= 11
+    assert created.status_code == 201 and len(lines) >= 18
     for secret in (
         password,
         "canary+password",
@@ -514,6 +525,8 @@ def test_secrets_of_a_request_are_in_no_line(client, frank_app, contract, nothin
         "canary.7391",
         token,
         *token.split("."),
+        refresh_token.removeprefix("rr_"),
+        device,
         "argon2",
     ):
         assert secret not in written
@@ -539,7 +552,7 @@ def failing(another_app, contract):
 
     @app.get("/refuse/<code>")
     def refusing(code):
-        raise next(kind for kind in kinds() if kind.code == code)()
+        raise refusal_of_kind(next(kind for kind in kinds() if kind.code == code))
 
     return Client(app, contract)
 
@@ -674,13 +687,20 @@ def without_database(request, another_app, contract, tmp_path):
         ("DELETE", ME, None),
         ("POST", "/api/v1/auth/logout", None),
         ("POST", LOGIN, {"email": "a@example.com", "password": PASSWORD}),
+        ("POST", REFRESH, {"refresh_token": f"rr_{'a' * 43}"}),
+        ("POST", "/api/v1/auth/password/forgot", {"email": "a@example.com"}),
+        ("POST", "/api/v1/auth/email/verify", {"email": "a@example.com", "code": "12345678"}),
+        ("POST", f"{ME}/password", {"current_password": PASSWORD, "password": "another pass phrase"}),
+        ("GET", f"{ME}/sessions", None),
+        ("GET", f"{ME}/export", None),
         ("POST", USERS, {"email": "a@example.com", "name": "Ann", "password": PASSWORD}),
         ("GET", "/health/ready", None),
     ],
 )
 def test_database_that_is_away_is_said_to_be(without_database, member, testing, method, path, body):
     without_database.app.config["TESTING"] = testing
-    signed_in = without_database.as_(member) if path not in (LOGIN, USERS) or method == "GET" else without_database
+    is_for_all = path == USERS or (path.startswith("/api/v1/auth/") and not path.endswith("logout"))
+    signed_in = without_database if is_for_all and method == "POST" else without_database.as_(member)
 
     with logged(logging.INFO) as lines:
         response = signed_in.send(method, path, json=body)

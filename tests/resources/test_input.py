@@ -5,6 +5,7 @@ from io import BytesIO
 
 import orjson
 import pytest
+from markupsafe import escape
 
 from tests.client import Client
 from tests.factories.post import PostFactory
@@ -48,14 +49,40 @@ BODIES = {
     ("PUT", "/api/v1/posts/<int:post_id>"): {"title": "A title", "content": "Some words."},
     ("PATCH", "/api/v1/posts/<int:post_id>"): {"title": "A title", "content": "Some words."},
     ("PATCH", "/api/v1/me"): {"name": "New Name", "metadata": {"a": 1}, "role": "member", "is_active": True},
-    ("POST", "/api/v1/auth/login"): {"email": "new@example.com", "password": PASSWORD},
+    ("POST", "/api/v1/me/password"): {"current_password": PASSWORD, "password": "another pass phrase"},
+    ("POST", "/api/v1/me/email"): {"current_password": PASSWORD, "email": "new@example.com"},
+    ("POST", "/api/v1/auth/login"): {
+        "email": "new@example.com",
+        "password": PASSWORD,
+        "transport": "body",
+        "remember": True,
+    },
+    ("POST", "/api/v1/auth/refresh"): {"refresh_token": f"rr_{'a' * 43}"},
+    ("POST", "/api/v1/auth/password/forgot"): {"email": "new@example.com"},
+    ("POST", "/api/v1/auth/password/reset"): {
+        "token": "a token",
+        "email": "new@example.com",
+        "code": "1234 5678",
+        "password": "another pass phrase",
+    },
+    ("POST", "/api/v1/auth/email/verify"): {"token": "a token", "email": "new@example.com", "code": "1234 5678"},
+    ("POST", "/api/v1/auth/email/resend"): {"email": "new@example.com"},
 }
-WITHOUT_BODY = {("POST", "/api/v1/auth/logout")}
+WITHOUT_BODY = {
+    ("POST", "/api/v1/auth/logout"),
+    ("POST", "/api/v1/users/<int:user_id>/restore"),
+    ("POST", "/api/v1/users/<int:user_id>/erase"),
+}
+# What reads the form of a page for people.
+FORMS = {
+    ("POST", "/account/confirm"): {"token": "a token"},
+    ("POST", "/account/reset"): {"token": "a token", "password": "another pass phrase"},
+}
 
-LINES = {"email", "name", "password", "external_id", "title"}
+LINES = {"email", "name", "password", "external_id", "title", "current_password", "refresh_token", "token", "code"}
 OBJECTS = {"metadata", "private_metadata"}
-FLAGS = {"is_active"}
-CHOICES = {"role"}
+FLAGS = {"is_active", "remember"}
+CHOICES = {"role", "transport"}
 
 
 @pytest.fixture
@@ -102,7 +129,7 @@ def test_every_route_that_changes_something_is_tried(app):
         (method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods & {"POST", "PUT", "PATCH"}
     }
 
-    assert writes == BODIES.keys() | WITHOUT_BODY
+    assert writes == BODIES.keys() | WITHOUT_BODY | FORMS.keys()
 
 
 ENDLESS = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
@@ -483,3 +510,44 @@ def test_body_of_a_request_that_needs_none_is_not_looked_at(as_member, member):
         assert read.json["id"] == member.id
 
     assert as_member.post("/api/v1/auth/logout", data=b"{", headers=JSON).status_code == 204
+
+
+# Forms
+
+
+def test_form_with_anything_else_than_a_good_token_does_nothing(send):
+    for route, form in FORMS.items():
+        for field, value in [(field, value) for field in form for value in ["", "x" * 1025, *UNSEEN, *BREAKS]]:
+            response = send(route, lambda route, field=field, value=value: {"data": {**FORMS[route], field: value}})
+
+            assert (response.status_code, response.mimetype) == (200, "text/html")
+            assert 'role="alert"' in response.text and len(response.data) < 5000
+
+
+@pytest.mark.parametrize("token", ['"><script>alert(1)</script>', "{{7*7}}", "'onfocus=alert(1) autofocus='"])
+def test_what_a_form_is_given_is_shown_as_text(client, token):
+    for _, path in FORMS:
+        for page in (client.get(path, query_string={"token": token}), client.post(path, data={"token": token})):
+            assert f'value="{escape(token)}"' in page.text
+
+
+def test_body_that_is_no_form_does_nothing(send):
+    sent = {
+        "json": {"data": good(("POST", "/api/v1/auth/email/verify")), "headers": JSON},
+        "bytes": {"data": bytes(range(256)), "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+        "cut": {"data": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+        "no boundary": {"data": b"token=x", "headers": {"Content-Type": "multipart/form-data"}},
+        "nothing": {},
+    }
+    for route in FORMS:
+        for kind, more in sent.items():
+            response = send(route, lambda route, more=more: more)
+
+            assert response.status_code in (200, 400, 413), kind
+
+
+def test_form_over_the_limit_is_refused(send):
+    for route in FORMS:
+        response = send(route, lambda route: {"data": {**FORMS[route], "more": "x" * LIMIT}})
+
+        assert response.problem == (413, "payload_too_large")

@@ -2,11 +2,16 @@
 
 import contextlib
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from itertools import count
 from secrets import token_hex, token_urlsafe
 from typing import Any, NamedTuple
 
@@ -14,7 +19,7 @@ import psycopg
 import requests
 
 from config.development import new_signing_key
-from tests.servers import ROOT, Gunicorn, gunicorn, inherited, new_folder
+from tests.servers import ROOT, Gunicorn, gunicorn, inherited
 
 API = "/api/v1"
 PASSWORD = "correct horse battery staple"
@@ -22,6 +27,7 @@ ADMIN_EMAIL = "first-admin@example.com"
 WORKERS = 2
 TOKEN_SECONDS = 600  # Less than the lifetime of a token.
 TIMEOUT = 30  # Seconds; only so that a test that fails also ends.
+_networks = count(1)
 
 
 class Person(NamedTuple):
@@ -64,11 +70,15 @@ class Service:
         with self.caller(token) as caller:
             return caller.request(method, path, **kwargs)
 
+    def grant(self, email: str, password: str = PASSWORD, **kwargs: Any) -> dict[str, Any]:
+        """Begin a session, and return its tokens and whose they are."""
+        answer = self.send("POST", f"{API}/auth/login", json={"email": email, "password": password}, **kwargs)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
     def sign_in(self, email: str, password: str = PASSWORD) -> str:
         """Return the access token of a new session."""
-        answer = self.send("POST", f"{API}/auth/login", json={"email": email, "password": password})
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["access_token"])
+        return str(self.grant(email, password)["access_token"])
 
     def admin_token(self) -> str:
         """Return an access token of the first admin, who stays signed in; tests end the sessions of others only."""
@@ -105,6 +115,29 @@ class Service:
             statement = placed(f"INSERT INTO {table} ({names}) VALUES ({places})")
             cursor.executemany(statement, [tuple(row.values()) for row in rows])
 
+    def wait_until_set(self, statement: str, *values: Any) -> None:
+        """Return at the very moment when the only value that a SELECT finds is no longer null."""
+        deadline = time.monotonic() + TIMEOUT
+        with self._cursor() as (cursor, placed):
+            while cursor.execute(placed(statement), values).fetchone()[0] is None:
+                assert time.monotonic() < deadline, "it has not come about"
+
+    def kill(self, *pids: int) -> None:
+        """Kill workers, at once, and wait until others have taken their place."""
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: len(set(self.server.worker_pids()) - {*pids}) == WORKERS)
+
+    def kept(self, moment: datetime) -> Any:
+        """Return a moment in UTC as the database keeps it."""
+        return f"{moment:%Y-%m-%d %H:%M:%S.%f}" if self.database_url.startswith("sqlite") else moment
+
+    @contextlib.contextmanager
+    def another_instance(self) -> Iterator["Service"]:
+        """Serve the same database a second time, as another machine would, until the block ends."""
+        with _serving(self.environment) as server:
+            yield Service(server, self.database_url, self.environment)
+
     def log_lines(self) -> list[dict[str, Any]]:
         """Return what the server has written, each line of which is a JSON object."""
         return [json.loads(line) for line in self.server.log().splitlines()]
@@ -126,27 +159,41 @@ class Service:
 
 
 @contextlib.contextmanager
-def served(database_url: str) -> Iterator[Service]:
+def served(database_url: str, **variables: str) -> Iterator[Service]:
     """Migrate an empty database, make the first admin, and serve the application until the block ends."""
-    environment = {
-        "APP_ENV": "production",
-        "DATABASE_URL": database_url,
-        "SECRET_KEY": token_urlsafe(48),
-        "SIGNING_KEYS": new_signing_key(),
-        "PUBLIC_URL": "https://users.example.com",
-        "REGISTRATION": "open",
-        "MAIL_URL": f"file://{new_folder('mail')}",
-        "ALLOWED_HOSTS": "127.0.0.1",
-        "CORS_ORIGINS": "https://app.example.com",
-        "LOG_LEVEL": "INFO",
-        "ADMIN_EMAIL": ADMIN_EMAIL,
-        "ADMIN_PASSWORD": PASSWORD,
-    }
-    run_flask(environment, "migrate-on-start")
-    run_flask(environment, "users", "first-admin")
+    with tempfile.TemporaryDirectory(prefix="rollcall-mail-") as mail:
+        environment = {
+            "APP_ENV": "production",
+            "DATABASE_URL": database_url,
+            "SECRET_KEY": token_urlsafe(48),
+            "SIGNING_KEYS": new_signing_key(),
+            "PUBLIC_URL": "https://users.example.com",
+            "REGISTRATION": "open",
+            "MAIL_URL": f"file://{mail}",
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "CORS_ORIGINS": "https://app.example.com",
+            "LOG_LEVEL": "INFO",
+            "ADMIN_EMAIL": ADMIN_EMAIL,
+            "ADMIN_PASSWORD": PASSWORD,
+            **variables,
+        }
+        run_flask(environment, "migrate-on-start")
+        run_flask(environment, "users", "first-admin")
+        with _serving(environment) as server:
+            yield Service(server, database_url, environment)
+
+
+@contextlib.contextmanager
+def _serving(environment: dict[str, str]) -> Iterator[Gunicorn]:
     with gunicorn(environment, workers=WORKERS) as server:
         eventually(lambda: len(server.worker_pids()) == WORKERS)
-        yield Service(server, database_url, environment)
+        yield server
+
+
+def somewhere() -> dict[str, str]:
+    """Return the headers of a client on a network that no other has; only a server that trusts a proxy believes it."""
+    number = next(_networks)
+    return {"X-Forwarded-For": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
 
 
 def eventually(condition: Callable[[], bool]) -> None:

@@ -86,7 +86,14 @@ class Attacker:
             self.token = self.service.sign_in(self.service.make_user(role="admin").email)
         target = self.service.make_user(password=None)
         post = self.service.send("POST", f"{target.path}/posts", self.token, json={"title": "A", "content": "B"})
-        self.ids = {"user_id": target.id, "post_id": post.json()["id"]}
+        self.ids = {"user_id": target.id, "post_id": post.json()["id"], "session_id": self._other_session()}
+
+    def _other_session(self) -> int:
+        """Return a session of the admin that is not the one in use, so that it can be ended."""
+        email = self.service.send("GET", f"{API}/me", self.token).json()["email"]
+        other = self.service.sign_in(email)
+        sessions = self.service.send("GET", f"{API}/me/sessions", other).json()["sessions"]
+        return int(next(session["id"] for session in sessions if session["is_current"]))
 
     def attack(self, method: str, path: str, kind: str) -> int:
         """Send one request, judge the answer, and return its status."""

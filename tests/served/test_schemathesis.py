@@ -23,8 +23,8 @@ PHASES = {"sqlite": "examples,fuzzing,stateful", "postgresql": "examples,coverag
 
 @pytest.fixture
 def disposable(database_kind: str, make_database: Callable[[str, str], str]) -> Iterator[Service]:
-    """Serve the application with users of whom none need survive."""
-    with served(make_database(database_kind, "generated")) as service:
+    """Serve the application with users of whom none need survive; the hooks sign in from networks of their own."""
+    with served(make_database(database_kind, "generated"), TRUSTED_PROXIES="1") as service:
         yield service
 
 

@@ -5,7 +5,7 @@ import http.client
 
 import psutil
 
-from tests.served.service import TIMEOUT, Service
+from tests.served.service import TIMEOUT, Service, eventually
 
 BURST = 20
 ATTEMPTS = 50
@@ -28,6 +28,19 @@ def statuses_of_each_worker(service: Service, path: str, token: str) -> list[set
         if all(found.values()):
             return list(found.values())
     raise AssertionError("one worker answers everything")
+
+
+def worker_of(service: Service, connection: http.client.HTTPConnection) -> int:
+    """Return the process that has accepted a connection."""
+    port = connection.sock.getsockname()[1]
+    found: list[int] = []
+
+    def is_accepted() -> bool:
+        found[:] = [pid for pid in service.server.worker_pids() if port in _ports_of_clients(pid)]
+        return bool(found)
+
+    eventually(is_accepted)
+    return found[0]
 
 
 def _connection(stack: contextlib.ExitStack, port: int) -> http.client.HTTPConnection:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from models import Session, User
 from models.statements import Record, fetch_all, fetch_one, unit_of_work
-from service import sessions
+from service import sign_in
 from service.errors import AccountSuspended
 from tests.factories.session import SessionFactory
 from tests.factories.user import PASSWORD, UserFactory
@@ -50,7 +50,7 @@ def test_a_created_user_can_sign_in(app, command):
     assert (result.exit_code, result.output) == (0, f"Created admin {user.id}: Ada@Example.com\n")
     assert (user.email_key, user.name, user.role) == ("ada@example.com", "Ada", "admin")
     with app.app_context(), unit_of_work():
-        assert sessions.sign_in(email="ada@example.com", password=PASSWORD).user.id == user.id
+        assert sign_in.sign_in(email="ada@example.com", password=PASSWORD).user.id == user.id
 
 
 def test_a_password_not_given_is_asked_for_twice_and_not_shown(app, command):
@@ -69,6 +69,8 @@ def test_a_password_not_given_is_asked_for_twice_and_not_shown(app, command):
         (["create", "not an address"], "email: This is not an e-mail address."),
         (["create", "caf\udce9@example.com"], "email: This is not an e-mail address."),
         (["create", "new@example.com", "--password", "short"], "password: Use at least 8 characters."),
+        (["create", "new@example.com", "--password", "password1"], "password: It is among the first that would be"),
+        (["create", "new@example.com", "--password", "new@example.com"], "password: It is among the first that"),
         (["create", "new@example.com", "--name", "x" * 81], ""),
         (["create", "new@example.com", "--name", "A"], ""),
         (["create", "new@example.com", "--name", "\x1b[2JAda"], ""),
@@ -125,13 +127,13 @@ def test_a_suspended_user_is_shut_out_until_it_is_undone(app, command, member):
     with app.app_context():
         assert fetch_one(select(Session.ended_at)).ended_at is not None
         with pytest.raises(AccountSuspended), unit_of_work():
-            sessions.sign_in(email=member.email, password=PASSWORD)
+            sign_in.sign_in(email=member.email, password=PASSWORD)
 
     result = command("users", "suspend", member.email, "--undo")
 
     assert (result.exit_code, result.output) == (0, f"{member.email} is now active.\n")
     with app.app_context(), unit_of_work():
-        assert sessions.sign_in(email=member.email, password=PASSWORD)
+        assert sign_in.sign_in(email=member.email, password=PASSWORD)
 
 
 # Listing
@@ -182,7 +184,7 @@ def test_the_first_admin_gets_a_password_that_is_shown_once_and_works(app, comma
     assert (result.exit_code, before) == (0, "Created the first admin: admin@example.com")
     assert len(password) >= 20
     with app.app_context(), unit_of_work():
-        assert sessions.sign_in(email="admin@example.com", password=password).user.role == "admin"
+        assert sign_in.sign_in(email="admin@example.com", password=password).user.role == "admin"
 
 
 @pytest.mark.parametrize("traits", [{}, {"suspended": True}])
@@ -218,13 +220,14 @@ def test_a_password_that_was_given_is_not_shown(app, command):
 
     assert (result.exit_code, result.output) == (0, "Created the first admin: Ada@example.com\n")
     with app.app_context(), unit_of_work():
-        assert sessions.sign_in(email="ada@example.com", password=PASSWORD)
+        assert sign_in.sign_in(email="ada@example.com", password=PASSWORD)
 
 
 @pytest.mark.parametrize(
     ("settings", "status", "said"),
     [
         ({"ADMIN_PASSWORD": "short"}, 1, "password: Use at least 8 characters."),
+        ({"ADMIN_PASSWORD": "administrator"}, 1, "password: It is among the first that would be guessed."),
         ({"ADMIN_EMAIL": "not an address"}, 1, "email: This is not an e-mail address."),
         ({"ADMIN_EMAIL": "taken@example.com"}, 1, "Another user has this"),
         ({"ADMIN_EMAIL": ""}, 0, "There is no admin yet: set ADMIN_EMAIL"),
@@ -271,18 +274,25 @@ def test_the_document_of_the_api_is_printed_as_json(command):
 
 def test_every_command_explains_itself(app):
     commands = {name: found for name, found in app.cli.commands.items() if name != "db"}
-    commands |= commands.pop("users").commands
+    groups = {name: commands.pop(name) for name in ("users", "keys", "jobs")}
+    of_groups = {f"{name} {of_it}": found for name, group in groups.items() for of_it, found in group.commands.items()}
 
-    assert {"create", "first-admin", "list", "promote", "seed", "suspend", "doctor", "openapi"} <= set(commands)
-    for found in commands.values():
+    assert commands.keys() == {"doctor", "migrate-on-start", "openapi"}
+    assert of_groups.keys() == {
+        *("users create", "users erase-expired", "users first-admin", "users list", "users promote", "users seed"),
+        *("users suspend", "keys rotate", "jobs run"),
+    }
+    for found in [*commands.values(), *groups.values(), *of_groups.values()]:
         assert found.help.endswith(".")
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["first-admin"]])
+@pytest.mark.parametrize(
+    "arguments", [["users", "list"], ["users", "first-admin"], ["users", "erase-expired"], ["jobs", "run"]]
+)
 def test_a_database_that_cannot_be_reached_is_told_in_one_line(arguments):
     url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
 
-    ended = run("flask", "--app", "wsgi", "users", *arguments, DATABASE_URL=url)
+    ended = run("flask", "--app", "wsgi", *arguments, DATABASE_URL=url)
 
     assert ended.returncode == 1
     assert (ended.stdout, ended.stderr.count("\n")) == ("", 1)

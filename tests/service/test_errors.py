@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,8 +17,19 @@ from models.base import db, now
 from models.rows import insert_row, update_row
 from models.statements import execute, fetch_all, fetch_one, unit_of_work
 from service import errors
-from service.errors import EmailTaken, ExternalIdTaken, Invalid, NotFound, Refusal, Unavailable, VersionMismatch
+from service.errors import (
+    EmailTaken,
+    ExternalIdTaken,
+    Invalid,
+    NotFound,
+    Refusal,
+    ReusedToken,
+    TooManyAttempts,
+    Unavailable,
+    VersionMismatch,
+)
 from tests.factories.user import UserFactory
+from tests.refusals import refusal_of_kind
 
 RENAME = update(User).values(name="Changed")
 PID = select(func.pg_backend_pid().label("pid"))
@@ -190,5 +202,24 @@ def test_every_refusal_has_a_code_of_its_own_and_explains_itself():
 
     assert len({kind.code for kind in found}) == len(found) > 10
     for kind in found:
+        refusal = refusal_of_kind(kind)
         assert kind.__doc__ and kind.title and "code" in vars(kind)
-        assert str(kind()) == kind.title and kind().detail == f"{kind.title}."
+        assert str(refusal) == kind.title and refusal.detail == f"{kind.title}."
+
+
+def test_only_the_end_of_a_session_that_was_stolen_is_kept_when_it_is_refused():
+    assert {kind for kind in kinds() if kind.keeps_changes} == {ReusedToken}
+
+
+@pytest.mark.parametrize(
+    ("wait", "seconds"),
+    [
+        (timedelta(seconds=5), 5),
+        (timedelta(seconds=4, microseconds=1), 5),
+        (timedelta(microseconds=1), 1),
+        (timedelta(0), 1),
+        (timedelta(hours=1), 3600),
+    ],
+)
+def test_a_wait_is_told_in_whole_seconds_that_are_enough(wait, seconds):
+    assert TooManyAttempts(wait).retry_after == seconds
