@@ -21,7 +21,7 @@ STEPS = """
  2. A letter brings her the code CODE; she types it, and the address is confirmed.
  3. She signs in; her access token is good for 15 minutes.
  4. She exchanges her refresh token; asking again, as if the answer had been lost, gives the same successor.
- 5. She sees where she is signed in: Firefox on Linux (this one) and Chrome Mobile on Android.
+ 5. She sees where she is signed in: Firefox on Linux (this one) and Chrome on Android.
  6. She ends the session on her phone, which is refused from then on.
  7. She moves to countess-MARK@example.com, and confirms it with the code CODE.
  8. She has forgotten her password, sets another with the code CODE, and signs in with it.

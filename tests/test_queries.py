@@ -21,40 +21,40 @@ GET     /problems/<name>                                        0
 GET     /static/<path:filename>                                 0
 
 GET     /account/confirm                                        0
-POST    /account/confirm                                        0
+POST    /account/confirm                                        7
 GET     /account/reset                                          0
-POST    /account/reset                                          0
+POST    /account/reset                                          12
 
-POST    /api/v1/auth/login                                      3
-POST    /api/v1/auth/refresh                                    0
+POST    /api/v1/auth/login                                      13
+POST    /api/v1/auth/refresh                                    8
 POST    /api/v1/auth/logout                                     2
-POST    /api/v1/auth/password/forgot                            0
-POST    /api/v1/auth/password/reset                             0
-POST    /api/v1/auth/email/verify                               0
-POST    /api/v1/auth/email/resend                               0
+POST    /api/v1/auth/password/forgot                            5
+POST    /api/v1/auth/password/reset                             12
+POST    /api/v1/auth/email/verify                               7
+POST    /api/v1/auth/email/resend                               5
 
 GET     /api/v1/me                                              2
-PATCH   /api/v1/me                                              3
-DELETE  /api/v1/me                                              5
-POST    /api/v1/me/password                                     0
-POST    /api/v1/me/email                                        0
-GET     /api/v1/me/export                                       0
-GET     /api/v1/me/sessions                                     0
-DELETE  /api/v1/me/sessions                                     0
-DELETE  /api/v1/me/sessions/<int:session_id>                    0
+PATCH   /api/v1/me                                              4
+DELETE  /api/v1/me                                              6
+POST    /api/v1/me/password                                     11
+POST    /api/v1/me/email                                        12
+GET     /api/v1/me/export                                       6
+GET     /api/v1/me/sessions                                     3
+DELETE  /api/v1/me/sessions                                     2
+DELETE  /api/v1/me/sessions/<int:session_id>                    3
 
 GET     /api/v1/users                                           2
-POST    /api/v1/users                                           2
+POST    /api/v1/users                                           3
 GET     /api/v1/users/<int:user_id>                             2
-PUT     /api/v1/users/<int:user_id>                             4
-PATCH   /api/v1/users/<int:user_id>                             3
-DELETE  /api/v1/users/<int:user_id>                             4
-POST    /api/v1/users/<int:user_id>/restore                     0
-POST    /api/v1/users/<int:user_id>/erase                       0
+PUT     /api/v1/users/<int:user_id>                             8
+PATCH   /api/v1/users/<int:user_id>                             4
+DELETE  /api/v1/users/<int:user_id>                             5
+POST    /api/v1/users/<int:user_id>/restore                     4
+POST    /api/v1/users/<int:user_id>/erase                       11
 
-GET     /api/v1/users/<int:user_id>/sessions                    0
-DELETE  /api/v1/users/<int:user_id>/sessions                    0
-DELETE  /api/v1/users/<int:user_id>/sessions/<int:session_id>   0
+GET     /api/v1/users/<int:user_id>/sessions                    3
+DELETE  /api/v1/users/<int:user_id>/sessions                    3
+DELETE  /api/v1/users/<int:user_id>/sessions/<int:session_id>   3
 
 GET     /api/v1/users/<int:user_id>/posts                       3
 POST    /api/v1/users/<int:user_id>/posts                       3

@@ -3,7 +3,7 @@
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import pytest
@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from models import OneTimeToken, RefreshToken
 from models.base import db, now
-from service import passwords
+from service import account, one_time, passwords
 from tests.factories.user import PASSWORD, UserFactory
 from tests.letters import Mailbox
 from tests.resources.answers import pointers
@@ -277,6 +277,49 @@ def test_of_ten_at_once_one_confirms_the_address(client, ada, mailbox, snapshot,
 
     assert sorted(statuses) == [204] + [422] * 9
     assert events(snapshot) == ["user.email_verified"]
+
+
+def test_setting_a_password_and_confirming_at_once_do_not_wait_for_each_other(client, ada, mailbox, monkeypatch):
+    client.post(RESEND, json={"email": ADA})
+    confirming = mailbox.collect_one()
+    resetting = forgotten(client, mailbox)
+    both, locked, use_up = threading.Barrier(2, timeout=0.3), account._locked, one_time.use_up
+
+    def wait():
+        """Let each go on when the other has locked something too, or cannot."""
+        with suppress(threading.BrokenBarrierError):
+            both.wait()
+
+    def slowly_locked(user_id):
+        user = locked(user_id)
+        if threading.current_thread().name == "resetting":
+            wait()
+        return user
+
+    def slowly_used_up(row):
+        use_up(row)
+        if threading.current_thread().name == "confirming":
+            wait()
+
+    monkeypatch.setattr(account, "_locked", slowly_locked)
+    monkeypatch.setattr(one_time, "use_up", slowly_used_up)
+    statuses = {}
+
+    def send(path, body):
+        statuses[threading.current_thread().name] = client.post(path, json=body).status_code
+
+    requests = {
+        "confirming": (VERIFY, {"token": confirming.token}),
+        "resetting": (RESET, {"token": resetting.token, "password": NEW}),
+    }
+    threads = [threading.Thread(target=send, args=request, name=name) for name, request in requests.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert statuses["resetting"] == 204
+    assert statuses["confirming"] in (204, 422)
 
 
 def test_a_letter_ends_by_itself(client, app, ada, mailbox, is_refused):

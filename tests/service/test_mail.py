@@ -151,7 +151,7 @@ def test_a_letter_is_printed(app, client, ada, work, capsys):
     assert work() == []
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert f"To: {ADA}\n" in printed.err and "http://localhost/account/reset?token=" in printed.err
+    assert f"To: {ADA}" in printed.err.splitlines() and "http://localhost/account/reset?token=" in printed.err
 
 
 # What is written
@@ -279,7 +279,7 @@ def test_a_server_that_says_nothing_is_given_up_for_now(app, monkeypatch):
     monkeypatch.setattr(mail, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         app.config["MAIL_URL"] = f"smtp://127.0.0.1:{silent.getsockname()[1]}"
-        with app.app_context(), pytest.raises(JobFailed, match="TimeoutError") as failure:
+        with app.app_context(), pytest.raises(JobFailed, match=r"Timeout|Disconnected") as failure:
             mail.send("reset_password", to=ADA, **LETTER)
 
     assert failure.value.for_good is False

@@ -109,11 +109,11 @@ def test_a_common_password_is_refused(client, nothing_changes, no_hashing, passw
     "password",
     [
         *("aaaaaaaa", "AAAAaaaa", "x" * 1024, "abababab", "xyxyxyxyxy", "abcabcabcabc", "!!!!!!!!", " " * 8),
-        *("ññññññññ", "\U0001f600" * 8, "zyzyzyzyz", "qxzqxzqxzq"),
+        *("12341234", "abcdefgh", "23456789", "987654321", "ññññññññ", "\U0001f600" * 8, "zyzyzyzyz", "qxzqxzqxzq"),
     ],
     ids=lambda password: password[:12],
 )
-def test_a_short_pattern_repeated_is_refused(client, nothing_changes, no_hashing, password):
+def test_a_short_pattern_repeated_or_a_sequence_is_refused(client, nothing_changes, no_hashing, password):
     with nothing_changes():
         response = register(client, password)
 
@@ -124,7 +124,7 @@ def test_a_short_pattern_repeated_is_refused(client, nothing_changes, no_hashing
 @pytest.mark.parametrize(
     "password",
     [
-        *("Augusta Ada King-Noël", "augusta1815", "KingNoël1815", "noel-augusta", "Augusta!!!", "ada-ada-ada"),
+        *("Augusta Ada King-Noël", "augusta1815", "KingNoël1815", "Augusta!!!", "ada-ada-ada"),
         *("countess.ada@analytical.example", "countess.ada", "Countess2026", "analytical1", "!analytical.example!"),
         *(
             "rollcall",
@@ -258,7 +258,7 @@ def test_what_cannot_be_seen_is_refused(client, nothing_changes, no_hashing, pas
         "ñ" * 500_000,
         "n\u0303" * 300_000,
         "\U0001f600" * 250_000,
-        "a" + "\u0301\u0327" * 40_000,
+        "a" + "\u0301\u0327" * 25_000,
     ],
     ids=["1 MB", "2 MB", "composed", "decomposed", "emoji", "marks out of order"],
 )
