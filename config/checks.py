@@ -30,6 +30,8 @@ def refusals_of(settings: Settings) -> Iterator[str]:
     """Yield a line for each unsafe or impossible value."""
     yield from _ranges(settings)
     yield from _choices(settings)
+    yield from _cookies(settings)
+    yield from _mail(settings)
     yield from _database(settings)
     yield from _secrets(settings)
     yield from _addresses(settings)
@@ -54,10 +56,6 @@ def _choices(settings: Settings) -> Iterator[str]:
         yield "REGISTRATION is missing: choose open (anybody may make an account), confirmed (by mail) or closed."
     elif settings.REGISTRATION not in {"open", "confirmed", "closed"}:
         yield f"REGISTRATION is {settings.REGISTRATION!r}: use open, confirmed or closed."
-    if settings.COOKIE_SAMESITE not in {"Strict", "Lax", "None"}:
-        yield f"COOKIE_SAMESITE is {settings.COOKIE_SAMESITE!r}: use Strict, Lax or None."
-    elif settings.COOKIE_SAMESITE == "None" and not settings.PUBLIC_URL.startswith("https://"):
-        yield "COOKIE_SAMESITE is None, which browsers take over https only: set PUBLIC_URL to https or use Lax."
     if settings.LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         yield f"LOG_LEVEL is {settings.LOG_LEVEL!r}: use DEBUG, INFO, WARNING or ERROR."
     if settings.LOG_TARGET.startswith("file:///"):
@@ -65,6 +63,16 @@ def _choices(settings: Settings) -> Iterator[str]:
             yield f"LOG_TARGET is {settings.LOG_TARGET}, which cannot be written: choose another file."
     elif settings.LOG_TARGET not in {"stdout", "syslog"}:
         yield f"LOG_TARGET is {settings.LOG_TARGET!r}: use stdout, syslog or file:///path."
+
+
+def _cookies(settings: Settings) -> Iterator[str]:
+    if settings.COOKIE_SAMESITE not in {"Strict", "Lax", "None"}:
+        yield f"COOKIE_SAMESITE is {settings.COOKIE_SAMESITE!r}: use Strict, Lax or None."
+    elif settings.COOKIE_SAMESITE == "None" and not settings.PUBLIC_URL.startswith("https://"):
+        yield "COOKIE_SAMESITE is None, which browsers take over https only: set PUBLIC_URL to https or use Lax."
+
+
+def _mail(settings: Settings) -> Iterator[str]:
     if not re.fullmatch(r"[^\s@<>,;]+@[^\s@<>,;]+|[^@<>,;\x00-\x1f]+ <[^\s@<>,;]+@[^\s@<>,;]+>", settings.MAIL_FROM):
         yield "MAIL_FROM is no address: use a form such as Rollcall <no-reply@example.com>."
     mail = _parts(settings.MAIL_URL)

@@ -12,6 +12,8 @@ from models.base import ByteOrdered, Id, JsonObject, Model, Moment, now
 class OneTimeToken(Model):
     """A proof of reading the mail of an address; only hashes are kept, and none until the mail is written.
 
+    It is removed when it is used.
+
     `user_id` is None for somebody who registers; `details` then hold the account to be.
     """
 
@@ -34,4 +36,3 @@ class OneTimeToken(Model):
     code_hash: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(Moment, default=now)
     expires_at: Mapped[datetime] = mapped_column(Moment)
-    used_at: Mapped[datetime | None] = mapped_column(Moment)

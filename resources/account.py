@@ -1,17 +1,22 @@
 """The pages that letters lead to. Opening one changes nothing, so that a mail scanner can follow every link."""
 
+import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request
+from sqlalchemy.exc import SQLAlchemyError
 
 from resources.http.api import in_one_unit_of_work
 from service import account
-from service.errors import Invalid, Refusal
+from service.errors import Invalid, Refusal, refusal_from
+from service.normal import ONE_LINE
+from service.passwords import MAX_LENGTH
 
 account_pages = Blueprint("account", __name__, template_folder="templates")
 
-POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'"
+POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 
 @account_pages.get("/account/confirm")
@@ -42,14 +47,17 @@ def _done(template: str, operation: Callable[[], None]) -> Response:
     """Run an operation and say how it went; the page with the form again, where something can be mended there."""
     try:
         in_one_unit_of_work(operation)
-    except Refusal as refusal:
+    except (Refusal, SQLAlchemyError) as error:
+        refusal = error if isinstance(error, Refusal) else refusal_from(error)
+        if refusal is None:
+            raise
         return _page(template, refusal=refusal, faults=[fault.detail for fault in refusal.faults])
     return _page(template, is_done=True)
 
 
 def _given(name: str) -> str:
     value = request.form.get(name, "")
-    if not 0 < len(value) <= 1024 or not value.isprintable():
+    if not 0 < len(value) <= MAX_LENGTH or not re.fullmatch(ONE_LINE, unicodedata.normalize("NFC", value)):
         raise Invalid(f"The {name} is missing or cannot be read.")
     return value
 

@@ -69,7 +69,6 @@ held_letter_fields = {
     "email": fields.String,
     "created_at": Moment,
     "expires_at": Moment,
-    "used_at": NullableMoment,
 }
 held_event_fields = {
     "id": fields.Integer,

@@ -11,17 +11,17 @@ from models.rows import update_row
 from models.statements import Record, fetch_one
 from service import events, normal, one_time, passwords, sessions, throttle, users
 from service.errors import Invalid, InvalidOneTimeToken, NotFound
-from service.identity import Identity, current_client
+from service.identity import Identity
 from service.jobs.queue import enqueue
 from service.one_time import CONFIRMING, RESETTING
 from service.outcomes import Accepted
-from service.sign_in import ACCOUNT, check_password
-from service.throttle import LETTERS_FROM, LETTERS_TO, Attempt
+from service.sign_in import check_password, known_attempts
+from service.throttle import letters_allowed
 
 SENT = Accepted("If there is something to be done for this address, a letter is on its way.")
 
 _CURRENT = select(User).where(User.id == bindparam("user_id"), User.deleted_at.is_(None))
-_LOCKED = _CURRENT.with_for_update()
+_LOCKED = _CURRENT.where(User.is_active).with_for_update()
 
 
 def forgot_password(*, email: str) -> Accepted:
@@ -42,12 +42,13 @@ def verify_email(*, token: str | None = None, email: str | None = None, code: st
     Raises InvalidOneTimeToken, TooManyAttempts, EmailTaken, Invalid.
     """
     row = _found(CONFIRMING, token, email, code)
-    one_time.use_up(row)
     if row.purpose == "register":
+        one_time.use_up(row)
         user = users.add(email=row.email, email_verified=True, **row.details)
         events.record("user.created", user_id=user.id)
         return
     user = _locked(row.user_id)
+    one_time.use_up(row)
     if row.purpose == "change_email":
         _change_email(user, row)
         return
@@ -72,8 +73,9 @@ def reset_password(
     user = _locked(row.user_id)
     one_time.use_up(row)
     update_row(User, user, password_hash=password_hash, email_verified=True)
-    throttle.forgive(Attempt(ACCOUNT, user.email_key))
-    _password_changed(user)
+    for attempt in known_attempts(user.email_key):
+        throttle.forgive(attempt)
+    _password_changed(user, is_told=True)
 
 
 def change_password(*, actor: Identity, current_password: str, password: str) -> None:
@@ -81,9 +83,11 @@ def change_password(*, actor: Identity, current_password: str, password: str) ->
     found = _current(actor)
     check_password(found, current_password)
     password_hash = passwords.new_hash(password, personal=[found.email, found.name])
+    # A stranger's address, which nobody has confirmed, must not get letters without end.
+    is_told = found.email_verified or letters_allowed(found.email_key)
     user = _locked(found.id)
     update_row(User, user, password_hash=password_hash)
-    _password_changed(user, actor=actor)
+    _password_changed(user, actor=actor, is_told=is_told)
 
 
 def change_email(*, actor: Identity, current_password: str, email: str) -> Accepted:
@@ -94,7 +98,7 @@ def change_email(*, actor: Identity, current_password: str, email: str) -> Accep
     email_key = normal.email_key(email)
     found = _current(actor)
     check_password(found, current_password)
-    if _may_send(email_key):
+    if letters_allowed(email_key):
         row = one_time.prepare(
             "change_email", user_id=found.id, email=email, email_key=email_key, session_id=actor.session_id
         )
@@ -110,11 +114,12 @@ def _change_email(user: Record, row: Record) -> None:
     enqueue("notice", user_id=user.id, about="email_changed", to=user.email)
 
 
-def _password_changed(user: Record, actor: Identity | None = None) -> None:
+def _password_changed(user: Record, *, is_told: bool, actor: Identity | None = None) -> None:
     one_time.withdraw_all(user.id)
     sessions.end_all(user.id, but=actor.session_id if actor else None)
     events.record("user.password_changed", user_id=user.id, actor=actor)
-    enqueue("notice", user_id=user.id, about="password_changed", to=user.email)
+    if is_told:
+        enqueue("notice", user_id=user.id, about="password_changed", to=user.email)
 
 
 def _found(purposes: frozenset[str], token: str | None, email: str | None, code: str | None) -> Record:
@@ -127,14 +132,8 @@ def _found(purposes: frozenset[str], token: str | None, email: str | None, code:
 
 
 def _send_unless_too_many(kind: str, email_key: str) -> None:
-    if _may_send(email_key):
+    if letters_allowed(email_key):
         enqueue(kind, email_key=email_key)
-
-
-def _may_send(email_key: str) -> bool:
-    """Tell whether another letter may be caused."""
-    network = throttle.network_of(current_client().address)
-    return throttle.may(Attempt(LETTERS_TO, email_key), Attempt(LETTERS_FROM, network))
 
 
 def _current(actor: Identity) -> Record:

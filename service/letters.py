@@ -43,12 +43,12 @@ def change_email(job: Record) -> None:
         row = one_time.locked(job.arguments["token_id"])
         if row is None:
             return
-        is_taken = fetch_one(_BY_EMAIL, email_key=row.email_key) is not None
-        made = None if is_taken else one_time.arm(row)
-    if made is None:
-        mail.send("already_registered", to=row.email)
-    else:
+        holder = fetch_one(_BY_EMAIL, email_key=row.email_key)
+        made = None if holder else one_time.arm(row)
+    if made is not None:
         mail.send("change_email", to=row.email, **_ways("confirm", made))
+    elif holder is not None:
+        mail.send("already_registered", to=holder.email)
 
 
 def reset_password(job: Record) -> None:
@@ -71,12 +71,13 @@ def _confirm_registration(token_id: int) -> None:
         row = one_time.locked(token_id)
         if row is None:
             return
-        is_known = fetch_one(_BY_EMAIL, email_key=row.email_key) is not None
-        made = None if is_known else one_time.arm(row)
+        holder = fetch_one(_BY_EMAIL, email_key=row.email_key)
+        made = None if holder else one_time.arm(row)
     if made is not None:
         mail.send("confirm_registration", to=row.email, **_ways("confirm", made))
         return
-    mail.send("already_registered", to=row.email)
+    if holder is not None:
+        mail.send("already_registered", to=holder.email)
     with unit_of_work():
         delete_row(OneTimeToken, row)
 

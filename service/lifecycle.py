@@ -10,12 +10,10 @@ from models import Event, Job, OneTimeToken, Post, Session, User
 from models.base import now
 from models.rows import update_row
 from models.statements import AnySelect, Record, execute, fetch_all, fetch_one
-from service import events, throttle
+from service import events
 from service.errors import NotDeleted, NotFound
 from service.identity import Identity
 from service.permissions import Permission, check, check_grant
-from service.sign_in import ACCOUNT
-from service.throttle import Attempt
 
 RESTORABLE_FOR = timedelta(days=30)
 NOTHING: dict[str, Any] = {
@@ -33,9 +31,18 @@ _LOCKED = select(User).where(User.id == bindparam("user_id"), User.erased_at.is_
 _EXPIRED = (
     select(User.id).where(User.erased_at.is_(None), User.deleted_at < bindparam("before")).order_by(User.id).limit(100)
 )
-_DELETE_OWN = [delete(table).where(table.user_id == bindparam("user_id")) for table in (Post, Session, OneTimeToken)]
-_DELETE_TOKENS = delete(OneTimeToken).where(OneTimeToken.email_key == bindparam("email_key"))
-_DELETE_JOBS = delete(Job).where(or_(Job.user_id == bindparam("user_id"), Job.email_key == bindparam("email_key")))
+_DELETE_OWN = [
+    delete(table).where(table.user_id == bindparam("user_id")) for table in (Post, Session, OneTimeToken, Job)
+]
+# By the address only what nobody had who may have it by now.
+_DELETE_STRAY = [
+    delete(table).where(
+        table.email_key == bindparam("email_key"),
+        table.user_id.is_(None),
+        table.created_at <= bindparam("deleted_at"),
+    )
+    for table in (OneTimeToken, Job)
+]
 _FORGET_ADDRESSES = (
     update(Event)
     .where(or_(Event.user_id == bindparam("user_id"), Event.actor_id == bindparam("user_id")))
@@ -57,7 +64,6 @@ _HELD: dict[str, AnySelect] = {
     .order_by(Session.id),
     "letters": select(
         *(OneTimeToken.purpose, OneTimeToken.email, OneTimeToken.created_at, OneTimeToken.expires_at),
-        OneTimeToken.used_at,
     )
     .where(OneTimeToken.user_id == bindparam("user_id"))
     .order_by(OneTimeToken.id),
@@ -122,10 +128,9 @@ def _deleted(user_id: int, actor: Identity) -> Record:
 def _erase(user: Record, actor: Identity | None) -> None:
     for statement in _DELETE_OWN:
         execute(statement, user_id=user.id)
-    execute(_DELETE_TOKENS, email_key=user.email_key)
-    execute(_DELETE_JOBS, user_id=user.id, email_key=user.email_key)
+    for statement in _DELETE_STRAY:
+        execute(statement, email_key=user.email_key, deleted_at=user.deleted_at)
     execute(_FORGET_ADDRESSES, user_id=user.id)
-    throttle.forgive(Attempt(ACCOUNT, user.email_key))
     key = f"erased {user.id}"
     update_row(User, user, email_key=key, erased_at=now(), **NOTHING)
     events.record("user.erased", user_id=user.id, actor=actor)

@@ -3,6 +3,7 @@
 import smtplib
 import ssl
 import sys
+import unicodedata
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import idna
 from flask import current_app
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -43,9 +45,8 @@ def compose(template: str, *, to: str, **values: Any) -> EmailMessage:
     public_url = current_app.config["PUBLIC_URL"]
     values["service"] = public_url
     subject, _, text = _templates.get_template(f"{template}.txt").render(values).partition("\n")
-    message = EmailMessage(policy=SMTP if to.isascii() else SMTPUTF8)
-    local, _, domain = to.rpartition("@")
-    message["To"] = Address(username=local, domain=domain)
+    message = EmailMessage(policy=SMTP if _address(to).addr_spec.isascii() else SMTPUTF8)
+    message["To"] = _address(to)
     message["From"] = current_app.config["MAIL_FROM"]
     message["Subject"] = subject
     message["Date"] = formatdate()
@@ -56,6 +57,12 @@ def compose(template: str, *, to: str, **values: Any) -> EmailMessage:
     message.set_content(text.strip() + "\n", cte=encoding)
     message.add_alternative(html, subtype="html", cte=encoding)
     return message
+
+
+def _address(to: str) -> Address:
+    """Return an address as mail servers take it: where only its domain is beyond ASCII, with that in ASCII."""
+    local, _, domain = unicodedata.normalize("NFKC", to).rpartition("@")
+    return Address(username=local, domain=idna.encode(domain, uts46=True).decode() if local.isascii() else domain)
 
 
 def _write(message: EmailMessage, folder: Path) -> None:

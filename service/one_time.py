@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, delete, select
 
 from models import OneTimeToken
 from models.base import now
-from models.rows import insert_row, update_row
+from models.rows import delete_row, insert_row, update_row
 from models.statements import Record, execute, fetch_one
 from service import throttle
 from service.errors import InvalidOneTimeToken
@@ -28,7 +28,7 @@ RESETTING = frozenset({"reset_password"})
 CODE_DIGITS = 8
 # Guesses at the codes of one address: a hundred million codes, and new ones come a few times an hour at most.
 CODES = Rule("codes", free=10, first_wait=3600, longest_wait=3600, memory=3600)
-_USABLE = select(OneTimeToken).where(OneTimeToken.used_at.is_(None), OneTimeToken.expires_at > bindparam("now"))
+_USABLE = select(OneTimeToken).where(OneTimeToken.expires_at > bindparam("now"))
 _BY_ID = _USABLE.where(OneTimeToken.id == bindparam("token_id")).with_for_update()
 _BY_TOKEN = _USABLE.where(OneTimeToken.token_hash == bindparam("token_hash"))
 _BY_CODE = _USABLE.where(OneTimeToken.code_hash == bindparam("code_hash")).order_by(OneTimeToken.id.desc()).limit(1)
@@ -40,6 +40,7 @@ _PENDING = (
 _WITHDRAW = delete(OneTimeToken).where(
     OneTimeToken.user_id == bindparam("user_id"), OneTimeToken.purpose == bindparam("purpose")
 )
+_FORGET_EXPIRED = delete(OneTimeToken).where(OneTimeToken.expires_at <= bindparam("now"))
 _WITHDRAW_ALL = delete(OneTimeToken).where(OneTimeToken.user_id == bindparam("user_id"))
 
 
@@ -103,12 +104,17 @@ def found_by_code(purposes: frozenset[str], email_key: str, code: str) -> Record
 
 
 def use_up(row: Record) -> None:
-    """Mark a token as used, once; raises InvalidOneTimeToken where another was first."""
+    """Remove a token, because it is used, once; raises InvalidOneTimeToken where another was first."""
     held = locked(row.id)
     if held is None:
         raise InvalidOneTimeToken("token")
-    update_row(OneTimeToken, held, used_at=now(), details=None)
+    delete_row(OneTimeToken, held)
     throttle.forgive(_guessing(row.email_key))
+
+
+def forget_expired() -> int:
+    """Remove those that can no longer be used, and return how many."""
+    return execute(_FORGET_EXPIRED, now=now())
 
 
 def withdraw_all(user_id: int) -> None:

@@ -7,6 +7,7 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
@@ -19,6 +20,7 @@ from service.errors import Busy, Fault, Invalid
 MAX_LENGTH = 1024
 COMMON = frozenset(password for password in FREQUENCY_LISTS["passwords"] if len(password) >= 6)
 PRODUCT = "rollcall"
+LONGEST_PATTERN = 4  # Characters.
 LEAST_OF_ITS_OWN = 4  # Letters that a password needs besides personal words.
 # 19 MiB, two passes, one lane: the OWASP minimum, about 20 ms of one core.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
@@ -53,12 +55,17 @@ def check_policy(password: str, *, personal: Iterable[str] = ()) -> None:
 def _is_guessed_first(password: str, personal: Iterable[str]) -> bool:
     """Tell whether it is a common password, a short pattern repeated, or a personal word with little round it."""
     folded = normal.key(password)
-    repeats = (folded + folded).find(folded, 1)  # The length of what it repeats, or its own.
-    if folded in COMMON or folded.strip(string.digits + string.punctuation) in COMMON or repeats <= 3:
+    if folded in COMMON or folded.strip(string.digits + string.punctuation) in COMMON or _is_pattern(folded):
         return True
     words = {word for text in (*personal, PRODUCT) for word in re.findall(r"[^\W_]{3,}", normal.key(text))}
     rest = re.sub("|".join(map(re.escape, sorted(words, key=len, reverse=True))), "", folded)
     return len(rest) < len(folded) and len(re.sub(r"[\W\d_]", "", rest)) < LEAST_OF_ITS_OWN
+
+
+def _is_pattern(text: str) -> bool:
+    """Tell whether a text is a few characters over and over, or each the next of the one before, up or down."""
+    steps = {ord(after) - ord(before) for before, after in pairwise(text)}
+    return steps in ({1}, {-1}) or any(text[size:] == text[:-size] for size in range(1, LONGEST_PATTERN + 1))
 
 
 def hash_of(password: str) -> str:

@@ -79,6 +79,12 @@ def check_password(user: Record, password: str) -> None:
         _passed(attempts)
 
 
+def known_attempts(email_key: str) -> tuple[Attempt, ...]:
+    """Return what attempts at an account from the present network count as, wherever it is known."""
+    network = throttle.network_of(current_client().address)
+    return Attempt(ACCOUNT, email_key), Attempt(FAMILIAR, f"{email_key}\0{network}")
+
+
 def _attempts(email_key: str, user_id: int, device: str | None) -> tuple[Attempt, ...]:
     """Return what an attempt to sign in counts as; the same, and at the same cost, for an address nobody has."""
     network = throttle.network_of(current_client().address)

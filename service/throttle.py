@@ -14,10 +14,12 @@ from models.base import now
 from models.rows import insert_row, update_row
 from models.statements import Record, execute, fetch_one, serialise, unit_of_work
 from service.errors import TooManyAttempts
+from service.identity import current_client
 from service.keyed import mark
 
 _BY_KEY = select(Throttle).where(Throttle.key == bindparam("key")).with_for_update()
 _FORGET = delete(Throttle).where(Throttle.key == bindparam("key"))
+_FORGET_OLD = delete(Throttle).where(Throttle.seen_at < bindparam("before"))
 _TAKE_BACK = (
     update(Throttle)
     .where(Throttle.key == bindparam("key"), Throttle.attempts > 0)
@@ -59,10 +61,13 @@ LETTERS_TO = Rule("letters to", free=3, first_wait=3600, longest_wait=3600, memo
 LETTERS_FROM = Rule("letters from", free=20, first_wait=3600, longest_wait=3600, memory=3600)
 
 
-def may(*attempts: Attempt) -> bool:
-    """Count attempts and return True, or False where there were too many; for what must not tell which."""
+def letters_allowed(email_key: str) -> bool:
+    """Count a letter to an address, and tell whether it may be caused; no answer says so, lest it tell of an account.
+
+    Before the running unit of work begins.
+    """
     try:
-        admit(*attempts)
+        admit(Attempt(LETTERS_TO, email_key), Attempt(LETTERS_FROM, network_of(current_client().address)))
     except TooManyAttempts:
         return False
     return True
@@ -91,6 +96,11 @@ def forgive(attempt: Attempt) -> None:
 def take_back(attempt: Attempt) -> None:
     """Count an attempt as not made, because it was a good one; in the running unit of work."""
     execute(_TAKE_BACK, key=attempt.key)
+
+
+def forget_old() -> int:
+    """Remove what has been quiet for a day, which is longer than any rule remembers; return how many."""
+    return execute(_FORGET_OLD, before=now() - timedelta(days=1))
 
 
 def network_of(address: str | None) -> str:

@@ -14,13 +14,13 @@ from models.base import now
 from models.paging import Page, PageRequest, page_of
 from models.rows import insert_row, update_row
 from models.statements import AnySelect, Record, fetch_one, serialise
-from service import events, metadata, normal, one_time, passwords, sessions, throttle
+from service import events, metadata, normal, one_time, passwords, sessions
 from service.errors import Fault, Forbidden, Invalid, LastAdmin, NotFound, RegistrationClosed, VersionMismatch
-from service.identity import Identity, current_client
+from service.identity import Identity
 from service.jobs.queue import enqueue
 from service.outcomes import Accepted
 from service.permissions import Permission, check, check_grant
-from service.throttle import LETTERS_FROM, LETTERS_TO, Attempt, network_of
+from service.throttle import letters_allowed
 
 # What people may say of themselves, at any time and when they register; the rest needs `users:write`.
 PERSONAL = frozenset({"name", "public_metadata"})
@@ -71,9 +71,11 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
     checked = _checked(actor, email=email, name=name, password=password, **more)
     if registration == "confirmed":
         return _register(email, **checked)
+    may_send = letters_allowed(normal.email_key(email))
     user = add(email=email, **checked)
     events.record("user.created", user_id=user.id, actor=actor)
-    enqueue("verify_email", user_id=user.id)
+    if may_send:
+        enqueue("verify_email", user_id=user.id)
     return user
 
 
@@ -146,6 +148,7 @@ def delete(user_id: int, *, actor: Identity, expected: Collection[int] | None = 
     moment = now()
     update_row(User, user, deleted_at=moment, updated_at=moment)
     sessions.end_all(user.id)
+    one_time.withdraw_all(user.id)
     events.record("user.deleted", user_id=user.id, actor=actor)
 
 
@@ -171,6 +174,7 @@ def _apply(user: Record, actor: Identity, fields: dict[str, Any]) -> Record:
         if role != "admin" or not is_active:
             _keep_an_admin(user)
         sessions.end_all(user.id)
+        one_time.withdraw_all(user.id)
     if "name" in fields:
         fields["name_key"] = normal.name_key(fields["name"])
     if "email" in fields and (email_key := normal.email_key(fields["email"])) != user.email_key:
@@ -198,7 +202,7 @@ def _checked(actor: Identity, *, email: str, name: str, password: str | None, **
 def _register(email: str, **details: Any) -> Accepted:
     """Keep a registration until a letter is answered; whether the address is known, only the letter tells."""
     email_key = normal.email_key(email)
-    if throttle.may(Attempt(LETTERS_TO, email_key), Attempt(LETTERS_FROM, network_of(current_client().address))):
+    if letters_allowed(email_key):
         row = one_time.prepare("register", user_id=None, email=email, email_key=email_key, **details)
         enqueue("confirm_registration", email_key=email_key, token_id=row.id)
     return Accepted("A letter with the next step is on its way to the address.")

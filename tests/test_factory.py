@@ -84,9 +84,9 @@ def test_two_applications_write_to_their_own_databases_in_turns(two):
     first, second = two
 
     with first.app_context(), unit_of_work():
-        insert_row(User, email="a", email_key="a", name="A", name_key="a")
         with second.app_context(), unit_of_work():
             insert_row(User, email="b", email_key="b", name="B", name_key="b")
+        insert_row(User, email="a", email_key="a", name="A", name_key="a")
         insert_row(User, email="c", email_key="c", name="C", name_key="c")
 
     assert (addresses(first), addresses(second)) == (["a", "c"], ["b"])

@@ -57,7 +57,6 @@ def upgrade() -> None:
         sa.Column("code_hash", sa.String(64), nullable=True),
         moment("created_at"),
         moment("expires_at"),
-        moment("used_at", nullable=True),
         sa.CheckConstraint(
             "purpose IN ('register', 'verify_email', 'change_email', 'reset_password')",
             name=op.f("ck_one_time_tokens_purpose"),

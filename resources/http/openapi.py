@@ -159,8 +159,8 @@ def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:
         found |= {403, 404} if facts["or_own"] or facts["permission"] is None else {403}
     if facts.get("body"):
         found |= {403, 413, 415, 422, 429}
-    if verb != "get" and facts["access"] != "public":
-        found.add(409)
+    if verb != "get":
+        found |= {404, 409}
     if "headers" in facts:
         found |= {412, 428}
     return sorted(found)

@@ -50,6 +50,11 @@ class Strict(fields.Field):
         """Return what the field accepts, null aside, as JSON Schema."""
 
 
+def _normal(text: str, most: int) -> str:
+    """Return NFC, unless the text is far too long for it: sorting many combining marks takes time squared."""
+    return text if len(text) > 4 * most else unicodedata.normalize("NFC", text)
+
+
 class Text(Strict):
     """A string in NFC, counted in code points, without characters that cannot be seen."""
 
@@ -63,7 +68,7 @@ class Text(Strict):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         if not isinstance(value, str):
             raise ValidationError(Message("invalid_type", "Must be a string."))
-        text = unicodedata.normalize("NFC", value)
+        text = _normal(value, self.most)
         if len(text) < self.least:
             raise ValidationError(Message("too_short", f"Use at least {self.least} characters."))
         if len(text) > self.most:
@@ -199,7 +204,7 @@ class JsonObject(Strict):
         return result
 
     def _name(self, given: str) -> str:
-        name = unicodedata.normalize("NFC", given)
+        name = _normal(given, 80)
         if not 0 < len(name) <= 80 or not re.fullmatch(ONE_LINE, name):
             raise ValidationError(Message("invalid_format", "A name has 1 to 80 characters that can be seen."))
         return name
@@ -217,7 +222,7 @@ class JsonObject(Strict):
 
     def _scalar(self, value: Any) -> Any:
         if isinstance(value, str):
-            text = unicodedata.normalize("NFC", value)
+            text = _normal(value, MAX_TEXT)
             if len(text) > MAX_TEXT:
                 raise ValidationError(Message("too_long", f"Use at most {MAX_TEXT} characters."))
             if not re.fullmatch(MANY_LINES, text):

@@ -14,7 +14,7 @@ from models import User
 from models.base import db
 from models.paging import PageRequest
 from models.statements import fetch_one, serialise, unit_of_work
-from service import lifecycle, normal, users
+from service import lifecycle, normal, one_time, throttle, users
 from service.cli.refusals import readable_refusals
 from service.cli.seed import believable_users
 from service.errors import NotFound
@@ -105,7 +105,10 @@ def first_admin() -> None:
 @users_group.command("erase-expired")
 @readable_refusals
 def erase_expired() -> None:
-    """Erase those who were deleted so long ago that they can no longer be restored."""
+    """Erase those who were deleted so long ago that they can no longer be restored; forget what has expired."""
+    with unit_of_work():
+        one_time.forget_expired()
+        throttle.forget_old()
     total = 0
     while True:
         with unit_of_work():

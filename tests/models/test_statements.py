@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from models import Event, Job, OneTimeToken, Post, RefreshToken, Session, Throttle, User
 from models.base import db
 from models.rows import insert_row, update_row
-from models.statements import execute, fetch_all, fetch_one, serialise, unit_of_work
+from models.statements import after_commit, execute, fetch_all, fetch_one, serialise, unit_of_work
 from tests.databases import application, new_database
 from tests.factories.event import EventFactory
 from tests.factories.job import JobFactory
@@ -350,6 +350,7 @@ CHANGES = {
     "for update": lambda: fetch_one(LOCK),
     "for share": lambda: fetch_all(LOCK_FOR_READING),
     "a lock": lambda: serialise("a purpose"),
+    "what follows": lambda: after_commit(lambda: None),
 }
 
 
@@ -461,20 +462,96 @@ def test_nothing_is_kept_of_what_follows_a_transaction_that_could_not_begin(narr
             go_on_without()
 
 
-def test_units_of_work_within_each_other_are_separate(app, member, other):
-    if app.config["DATABASE_URL"].startswith("sqlite"):
-        return  # The inner one would wait for the outer one.
-
+def test_a_unit_of_work_within_another_is_on_its_own(app, member, other):
     with app.app_context(), suppress(Refused), unit_of_work():
-        execute(RENAME_ONE, user_id=member.id)
+        assert fetch_all(NAMES) == [(member.name,), (other.name,)]
+        with suppress(Refused), unit_of_work():
+            execute(RENAME)
+            raise Refused
         with unit_of_work():
             assert fetch_all(NAMES) == [(member.name,), (other.name,)]
             execute(RENAME_ONE, user_id=other.id)
+        execute(RENAME_ONE, user_id=member.id)
         assert fetch_all(NAMES) == [("Changed",), ("Changed",)]
         raise Refused
 
     with app.app_context():
         assert fetch_all(NAMES) == [(member.name,), ("Changed",)]
+
+
+def test_a_unit_of_work_within_another_that_has_begun_is_refused_and_undoes_it(app, member, nothing_changes):
+    def begin_another() -> None:
+        with unit_of_work():
+            execute(RENAME)
+
+    with nothing_changes(), app.app_context(), pytest.raises(RuntimeError, match="before the first change"):
+        change_everything_and(begin_another)
+
+
+def test_a_unit_of_work_that_was_refused_within_another_leaves_that_as_it_was(app, member):
+    with app.app_context(), unit_of_work():
+        execute(RENAME)
+        with pytest.raises(RuntimeError), unit_of_work():
+            pass
+        assert fetch_all(NAMES) == [("Changed",)]
+
+    with app.app_context():
+        assert fetch_all(NAMES) == [("Changed",)]
+
+
+# What follows a commit
+
+
+def test_what_follows_a_commit_is_done_in_order_when_others_can_see_it(app, member):
+    seen = []
+
+    with app.app_context(), unit_of_work():
+        after_commit(lambda: seen.append(in_a_thread(app, lambda: fetch_all(NAMES))))
+        execute(RENAME)
+        after_commit(lambda: seen.append(db.engine.pool.checkedout()))
+        assert seen == []
+
+    assert seen == [[("Changed",)], 0]
+
+
+@pytest.mark.parametrize("error", ENDS)
+def test_what_follows_a_commit_is_not_done_without_one(app, member, error):
+    seen = []
+
+    def end() -> None:
+        after_commit(lambda: seen.append("done"))
+        raise error
+
+    with app.app_context(), pytest.raises(error):
+        change_everything_and(end)
+
+    assert seen == []
+
+
+def test_what_follows_a_commit_is_done_where_an_error_keeps_the_changes(app, member):
+    seen = []
+
+    def end() -> None:
+        after_commit(lambda: seen.append("done"))
+        raise Counted
+
+    with app.app_context(), pytest.raises(Counted):
+        change_everything_and(end)
+
+    assert seen == ["done"]
+
+
+def test_what_follows_the_commit_of_a_unit_within_another_does_not_wait_for_that(app, member):
+    seen = []
+
+    with app.app_context(), suppress(Refused), unit_of_work():
+        after_commit(lambda: seen.append("outer"))
+        with unit_of_work():
+            after_commit(lambda: seen.append("inner"))
+        assert seen == ["inner"]
+        raise Refused
+
+    assert seen == ["inner"]
 
 
 # Committing

@@ -79,7 +79,7 @@ def test_who_registers_is_a_user_at_once_and_is_asked_to_confirm(client, mailbox
 def test_registering_with_a_taken_address_sends_nothing(client, mailbox, nothing_changes):
     UserFactory(email=ADA)
 
-    with nothing_changes():
+    with nothing_changes(but="throttles"):
         response = client.post(USERS, json=a_person())
 
     assert response.problem == (409, "email_taken")

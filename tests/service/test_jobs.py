@@ -141,7 +141,7 @@ def test_the_runner_is_woken_by_the_commit_and_by_nothing_else(app, context, mon
 def test_a_request_that_is_refused_asks_for_nothing(client, app, nothing_changes):
     UserFactory(email=ADA)
 
-    with nothing_changes():
+    with nothing_changes(but="throttles"):
         response = client.post(USERS, json={"email": ADA, "name": "Ada", "password": PASSWORD})
 
     assert response.problem == (409, "email_taken")
