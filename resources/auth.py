@@ -37,7 +37,7 @@ class Credentials(StrictSchema):
 class RefreshInput(StrictSchema):
     """The refresh token, unless it is in the cookie."""
 
-    refresh_token = Text(1, 200)
+    refresh_token = Text(1, 2048)
 
 
 class Address(StrictSchema):
@@ -66,6 +66,8 @@ class Login(Resource):
     @marshal_with(grant_fields)
     def post(self, **credentials):
         """Sign in: exchange an e-mail address and password for tokens."""
+        if credentials.get("transport") == "cookie":
+            cookies.check_origin()
         return cookies.hand_out(sign_in.sign_in(**credentials, device=cookies.device()))
 
 

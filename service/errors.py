@@ -107,6 +107,7 @@ class AccountSuspended(Forbidden):
 
     code = "account_suspended"
     title = "The account is suspended"
+    keeps_changes = True  # Who knows the password has not been guessing.
 
 
 class WrongPassword(Forbidden):

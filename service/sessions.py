@@ -61,14 +61,17 @@ _LIVE = select(Session).where(
     Session.idle_expires_at > bindparam("now"),
 )
 _BEYOND_MOST = (
-    select(Session.id)
-    .where(Session.user_id == bindparam("user_id"), Session.ended_at.is_(None))
+    _LIVE.with_only_columns(Session.id)
     .order_by(Session.last_used_at.desc(), Session.id.desc())
     .offset(bindparam("most", type_=Session.id.type))
 )
 _END = update(Session).where(Session.ended_at.is_(None)).values(ended_at=bindparam("now"))
 _END_ONE = _END.where(Session.id == bindparam("session_id"))
-_END_OWN = _END_ONE.where(Session.user_id == bindparam("user_id"))
+_END_OWN = _END_ONE.where(
+    Session.user_id == bindparam("user_id"),
+    Session.expires_at > bindparam("now"),
+    Session.idle_expires_at > bindparam("now"),
+)
 _END_ALL = _END.where(Session.user_id == bindparam("user_id"), Session.id != bindparam("kept_id"))
 _USER = select(User.id).where(User.id == bindparam("user_id"), User.deleted_at.is_(None))
 
@@ -91,7 +94,7 @@ def begin(user_id: int, *, amr: list[str], transport: str, remember: bool) -> Re
         idle_expires_at=moment + lifetime.idle,
         expires_at=moment + lifetime.absolute,
     )
-    for row in fetch_all(_BEYOND_MOST, user_id=user_id, most=MOST_SESSIONS):
+    for row in fetch_all(_BEYOND_MOST, user_id=user_id, now=moment, most=MOST_SESSIONS):
         end(row.id)
     return session
 
@@ -147,7 +150,7 @@ def device_of(user_agent: str) -> str:
     """Return what a person would call the device, such as Firefox on Linux; or else the program's name."""
     found = parse(user_agent)
     browser = found.user_agent.family if found.user_agent else user_agent.partition("/")[0].strip()[:40]
-    return f"{browser} on {found.os.family}" if found.os else browser
+    return f"{browser} on {found.os.family}" if found.os else browser or "Unknown device"
 
 
 def _check(user_id: int, actor: Identity) -> None:

@@ -10,7 +10,7 @@ from models import Session, User
 from models.base import now
 from models.statements import Record, execute, fetch_one, unit_of_work
 from service import events, normal, passwords, refresh, sessions, throttle
-from service.errors import AccountSuspended, Invalid, InvalidCredentials, WrongPassword
+from service.errors import AccountSuspended, Busy, Invalid, InvalidCredentials, WrongPassword
 from service.grants import Grant, grant
 from service.identity import current_client
 from service.keyed import mark
@@ -51,7 +51,7 @@ def sign_in(
     found = fetch_one(_CREDENTIALS, email_key=email_key)
     attempts = _attempts(email_key, found.id if found else 0, device)
     throttle.admit(*attempts)
-    if not passwords.matches(password, found.password_hash if found else None) or found is None:
+    if not _matches(password, found.password_hash if found else None, attempts) or found is None:
         raise InvalidCredentials
     new_hash = passwords.hash_of(password) if passwords.is_outdated(found.password_hash) else None
 
@@ -73,10 +73,21 @@ def check_password(user: Record, password: str) -> None:
     """Check the password of somebody who is signed in; raises WrongPassword, TooManyAttempts, Busy."""
     attempts = (Attempt(FAMILIAR, f"{user.email_key}\0signed in"),)
     throttle.admit(*attempts)
-    if not passwords.matches(password, user.password_hash):
+    if not _matches(password, user.password_hash, attempts):
         raise WrongPassword
     with unit_of_work():
         _passed(attempts)
+
+
+def _matches(password: str, password_hash: str | None, attempts: tuple[Attempt, ...]) -> bool:
+    """Check a password; what could not be looked at was no guess."""
+    try:
+        return passwords.matches(password, password_hash)
+    except Busy:
+        with unit_of_work():
+            for attempt in attempts:
+                throttle.take_back(attempt)
+        raise
 
 
 def known_attempts(email_key: str) -> tuple[Attempt, ...]:

@@ -167,7 +167,7 @@ def public_keys() -> list[dict[str, str]]:
 def _stamp(folder: str) -> str:
     """Return what changes when a file is added to a folder or removed."""
     try:
-        return str(os.stat(folder).st_mtime_ns)
+        return f"{os.stat(folder).st_mtime_ns} {sorted(os.listdir(folder))}"
     except OSError:
         return ""
 

@@ -1,5 +1,6 @@
 """Api and Resource: Flask-RESTful's, with one kind of error, one unit of work a call, and no verb without a policy."""
 
+import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -56,9 +57,17 @@ class Resource(flask_restful.Resource):
 
 def in_one_unit_of_work(operation: Callable[[], Any]) -> Any:
     """Run an operation in one unit of work, which knows where the request comes from."""
-    remember_client(Client(request.remote_addr, _user_agent(), g.request_id))
+    remember_client(Client(_address(), _user_agent(), g.request_id))
     with unit_of_work():
         return operation()
+
+
+def _address() -> str | None:
+    """Return the client's address, if what the server or a trusted proxy says of it is one."""
+    try:
+        return str(ipaddress.ip_address(request.remote_addr or ""))
+    except ValueError:
+        return None
 
 
 def _user_agent() -> str | None:

@@ -29,10 +29,9 @@ class UntrustedPage(Forbidden):
 
 
 def hand_out(grant: Grant) -> Grant:
-    """Set the cookies that belong to a grant, and return it; raises UntrustedPage."""
+    """Set the cookies that belong to a grant, and return it."""
     session = grant.session
     if session.transport == "cookie":
-        check_origin()
         age = int((session.idle_expires_at - session.last_used_at).total_seconds())
         _set(REFRESH, grant.secret, age if session.remember else None)
     if grant.device:
@@ -64,7 +63,8 @@ def forget() -> None:
 
         @after_this_request
         def remove(response: Response) -> Response:
-            response.delete_cookie(_name(REFRESH), **_attributes())
+            if response.status_code < 400:  # What was not committed must not take the cookie away.
+                response.delete_cookie(_name(REFRESH), **_attributes())
             return response
 
 
@@ -91,7 +91,8 @@ def _of_cookie() -> tuple[str, int]:
 def _set(name: str, value: str, age: int | None) -> None:
     @after_this_request
     def set_cookie(response: Response) -> Response:
-        response.set_cookie(_name(name), value, max_age=age, **_attributes())
+        if response.status_code < 400:  # What was not committed is nothing to keep.
+            response.set_cookie(_name(name), value, max_age=age, **_attributes())
         return response
 
 

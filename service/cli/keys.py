@@ -28,9 +28,14 @@ def rotate() -> None:
     older = sorted(folder.glob("*.pem"))
     removed = [key for key, successor in pairwise(older) if _is_spent(successor)]
     added = folder / f"{int(older[-1].stem) + 1 if older and older[-1].stem.isdigit() else int(time.time()):04}.pem"
-    _write(added, current_app.extensions["new_signing_key"]())
-    for key in removed:
-        key.unlink()
+    if older and added.name <= older[-1].name:
+        raise Refused(f"The last key by name signs: call {older[-1].name} 0001.pem, or any four digits, and try again.")
+    try:
+        _write(added, current_app.extensions["new_signing_key"]())
+        for key in removed:
+            key.unlink()
+    except OSError as error:
+        raise Refused(f"The folder of SIGNING_KEYS cannot be written: {error.strerror}.") from None
     click.echo(f"{added.name} signs from now on; removed {', '.join(key.name for key in removed) or 'none'}.")
 
 

@@ -198,9 +198,32 @@ def test_attempt_is_counted_although_what_follows_fails(work):
     assert counted() == {ADA.key: 1}
 
 
-def test_may_tells_what_admit_refuses(work):
-    assert [throttle.may(ADA) for _ in range(5)] == [True, True, True, False, False]
-    assert counted() == {ADA.key: 3}
+def test_three_letters_an_hour_go_to_one_address(work, wait):
+    assert [throttle.letters_allowed("ada@example.com") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert throttle.letters_allowed("grace@example.com")
+
+    wait(3601)
+    assert throttle.letters_allowed("ada@example.com")
+
+
+def test_twenty_letters_an_hour_are_caused_by_one_network(work, wait):
+    answers = [throttle.letters_allowed(f"person{number}@example.com") for number in range(22)]
+    assert answers == [True] * 20 + [False] * 2
+
+    wait(3601)
+    assert throttle.letters_allowed("person20@example.com")
+
+
+def test_what_has_been_quiet_for_a_day_is_removed(work, wait):
+    admitted(ADA)
+    wait(24 * 3600 + 1)
+    for _ in range(4):
+        admitted(GRACE)
+    wait(23 * 3600)
+
+    with unit_of_work():
+        assert throttle.forget_old() == 1
+    assert counted() == {GRACE.key: 3}
 
 
 def test_clock_that_goes_back_frees_nobody(work, wait):
