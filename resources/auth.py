@@ -67,7 +67,7 @@ class Login(Resource):
     def post(self, **credentials):
         """Sign in: exchange an e-mail address and password for tokens."""
         if credentials.get("transport") == "cookie":
-            cookies.check_origin()
+            cookies.check_origin()  # Before the password is looked at, which would count as an attempt.
         return cookies.hand_out(sign_in.sign_in(**credentials, device=cookies.device()))
 
 

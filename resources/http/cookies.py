@@ -29,9 +29,10 @@ class UntrustedPage(Forbidden):
 
 
 def hand_out(grant: Grant) -> Grant:
-    """Set the cookies that belong to a grant, and return it."""
+    """Set the cookies that belong to a grant, and return it; raises UntrustedPage."""
     session = grant.session
     if session.transport == "cookie":
+        check_origin()
         age = int((session.idle_expires_at - session.last_used_at).total_seconds())
         _set(REFRESH, grant.secret, age if session.remember else None)
     if grant.device:

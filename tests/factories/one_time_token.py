@@ -13,7 +13,7 @@ from tests.factories.user import UserFactory
 
 
 class OneTimeTokenFactory(RowFactory):
-    """What a letter to a user asks for, kept as the hash of `token`; traits: used, expired."""
+    """What a letter to a user asks for, kept as the hash of `token`; trait: expired."""
 
     class Meta:
         model = OneTimeToken
@@ -21,7 +21,6 @@ class OneTimeTokenFactory(RowFactory):
     class Params:
         user = factory.SubFactory(UserFactory)
         token = factory.LazyFunction(lambda: token_urlsafe(32))
-        used = factory.Trait(used_at=factory.LazyFunction(now))
         expired = factory.Trait(expires_at=factory.LazyFunction(lambda: now() - timedelta(seconds=1)))
 
     purpose = "verify_email"
