@@ -40,6 +40,12 @@ MADE = 100_000  # Larger tables are filled with copies of these.
 SUPPORT, ADMINS, SIGNERS = range(1, 17), range(17, 33), range(33, 233)  # The ids of who reads, writes, signs in.
 ORDINARY = SIGNERS.stop  # From this id on, users are nobody in particular.
 PASSWORD = "correct horse battery staple"
+# What only our own sessions know, so that a sign-in of the others can leave it out.
+DEFAULTS = """
+    ALTER TABLE sessions
+        ALTER amr SET DEFAULT '[]', ALTER transport SET DEFAULT 'body', ALTER remember SET DEFAULT false,
+        ALTER last_used_at SET DEFAULT now(), ALTER idle_expires_at SET DEFAULT now() + interval '1 day'
+"""
 METADATA = '{"plan": "pro", "seats": 5, "tags": ["early", "europe"]}'
 
 
@@ -75,6 +81,7 @@ def make_template(server: PostgreSQL, rows: int, environment: Mapping[str, str])
         migrate, cwd=ROOT, env=inherited() | dict(environment) | {"DATABASE_URL": url}, check=True, capture_output=True
     )
     with psycopg.connect(url) as connection:
+        connection.execute(DEFAULTS)
         _fill(connection, rows)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM (ANALYZE, FREEZE)")

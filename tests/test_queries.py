@@ -23,20 +23,20 @@ GET     /static/<path:filename>                                 0
 GET     /account/confirm                                        0
 POST    /account/confirm                                        7
 GET     /account/reset                                          0
-POST    /account/reset                                          12
+POST    /account/reset                                          13
 
 POST    /api/v1/auth/login                                      13
 POST    /api/v1/auth/refresh                                    8
 POST    /api/v1/auth/logout                                     2
 POST    /api/v1/auth/password/forgot                            5
-POST    /api/v1/auth/password/reset                             12
+POST    /api/v1/auth/password/reset                             13
 POST    /api/v1/auth/email/verify                               7
 POST    /api/v1/auth/email/resend                               5
 
 GET     /api/v1/me                                              2
 PATCH   /api/v1/me                                              4
-DELETE  /api/v1/me                                              6
-POST    /api/v1/me/password                                     11
+DELETE  /api/v1/me                                              7
+POST    /api/v1/me/password                                     15
 POST    /api/v1/me/email                                        12
 GET     /api/v1/me/export                                       6
 GET     /api/v1/me/sessions                                     3
@@ -46,9 +46,9 @@ DELETE  /api/v1/me/sessions/<int:session_id>                    3
 GET     /api/v1/users                                           2
 POST    /api/v1/users                                           3
 GET     /api/v1/users/<int:user_id>                             2
-PUT     /api/v1/users/<int:user_id>                             8
+PUT     /api/v1/users/<int:user_id>                             9
 PATCH   /api/v1/users/<int:user_id>                             4
-DELETE  /api/v1/users/<int:user_id>                             5
+DELETE  /api/v1/users/<int:user_id>                             6
 POST    /api/v1/users/<int:user_id>/restore                     4
 POST    /api/v1/users/<int:user_id>/erase                       11
 

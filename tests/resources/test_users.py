@@ -775,7 +775,9 @@ def test_taken_address_is_taken_in_every_spelling(client, as_admin, nothing_chan
     UserFactory(email=taken)
 
     with nothing_changes():
-        answers = [client.post(USERS, json=a_user(email=given)), as_admin.post(USERS, json=a_user(email=given))]
+        answers = [as_admin.post(USERS, json=a_user(email=given))]
+    with nothing_changes(but="throttles"):  # A registration counts as the letter that it may cause.
+        answers.append(client.post(USERS, json=a_user(email=given)))
 
     for response in answers:
         assert response.problem == (409, "email_taken")

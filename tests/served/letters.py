@@ -22,7 +22,7 @@ def letters_to(service: Service, address: str) -> list[Letter]:
     """Return the letters to an address, the oldest first."""
     folder = Path(service.environment["MAIL_URL"].removeprefix("file://"))
     files = sorted(folder.glob("[!.]*.eml"), key=lambda path: path.stat().st_mtime_ns)
-    return [letter for path in files if (letter := _read(path)).to == address]
+    return [letter for path in files if (letter := _read(path)).to.lower() == address.lower()]
 
 
 def letter_to(service: Service, address: str, subject: str) -> Letter:

@@ -4,6 +4,7 @@
 """
 
 import logging
+import math
 import os
 import random
 import time
@@ -98,10 +99,17 @@ def tells_apart(what: str, times: dict[str, list[float]]) -> bool:
     known, unknown = median(counted["known"]), median(counted["unknown"])
     spreads = [third - first for first, _, third in (quantiles(found, n=4) for found in counted.values())]
     log.info(
-        "%s: known %.2f ms, unknown %.2f ms, apart %+.2f ms; between the quartiles %.2f and %.2f ms",
-        *(what, known, unknown, known - unknown, *spreads),
+        "%s: known %.2f ms, unknown %.2f ms, apart %+.2f ms; between the quartiles %.2f and %.2f ms; z %+.1f",
+        *(what, known, unknown, known - unknown, *spreads, z_of(counted["known"], counted["unknown"])),
     )
     return abs(known - unknown) > max(*spreads, 0.05 * unknown)
+
+
+def z_of(ones: list[float], others: list[float]) -> float:
+    """Return how many standard deviations the order of two samples is from chance (Mann and Whitney)."""
+    wins = sum((one > other) + (one == other) / 2 for one in ones for other in others)
+    pairs = len(ones) * len(others)
+    return float((wins - pairs / 2) / math.sqrt(pairs * (len(ones) + len(others) + 1) / 12))
 
 
 @pytest.mark.parametrize("ask", [log_in, register, forget_password, ask_again])

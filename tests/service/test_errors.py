@@ -18,6 +18,7 @@ from models.rows import insert_row, update_row
 from models.statements import execute, fetch_all, fetch_one, unit_of_work
 from service import errors
 from service.errors import (
+    AccountSuspended,
     EmailTaken,
     ExternalIdTaken,
     Invalid,
@@ -207,8 +208,8 @@ def test_every_refusal_has_a_code_of_its_own_and_explains_itself():
         assert str(refusal) == kind.title and refusal.detail == f"{kind.title}."
 
 
-def test_only_the_end_of_a_session_that_was_stolen_is_kept_when_it_is_refused():
-    assert {kind for kind in kinds() if kind.keeps_changes} == {ReusedToken}
+def test_what_is_kept_of_a_refusal_is_the_end_of_a_stolen_session_and_that_a_password_was_right():
+    assert {kind for kind in kinds() if kind.keeps_changes} == {ReusedToken, AccountSuspended}
 
 
 @pytest.mark.parametrize(
