@@ -62,6 +62,8 @@ def _signing_in(caller: Caller) -> Answers:
     good = caller.send("POST", LOGIN, body={"email": email.upper(), "password": PASSWORD})
     status, grant = _plain(good)
     token = grant.pop("access_token")
+    for ours in ("refresh_token", "csrf_token"):
+        grant.pop(ours, None)
     used = caller.send("GET", f"{USERS}/{ORDINARY}", {"Authorization": f"Bearer {token}"})
     return {
         "login": (status, grant),
