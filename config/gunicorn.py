@@ -53,7 +53,8 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Let the worker run the jobs that were left from before."""
-    worker.wsgi.extensions["jobs"].wake()
+    if runner := worker.wsgi.extensions.get("jobs"):
+        runner.wake()
 
 
 bind = f"0.0.0.0:{settings.PORT}"

@@ -135,19 +135,22 @@ def unit_of_work() -> Iterator[None]:
         raise RuntimeError("A unit of work inside another must come before the first change of that.")
     work = Work()
     outer = _current.set(work)
+    is_kept = False
     try:
-        try:
-            yield
-        except Exception as error:
-            if getattr(error, "keeps_changes", False):
-                work.commit()
-            raise
-        work.commit()
+        yield
+        is_kept = True
+    except Exception as error:
+        is_kept = getattr(error, "keeps_changes", False)
+        raise
     finally:
-        _current.reset(outer)
-        work.close()
-    for function in work.afterwards:
-        function()
+        try:
+            if is_kept:
+                work.commit()
+        finally:
+            _current.reset(outer)
+            work.close()
+        for function in work.afterwards if is_kept else ():
+            function()
 
 
 def after_commit(function: Callable[[], object]) -> None:

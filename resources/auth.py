@@ -75,6 +75,7 @@ class Refresh(Resource):
     @public
     @use_kwargs(RefreshInput(), or_nothing=True)
     @marshal_with(grant_fields)
+    @cookies.or_cookie
     def post(self, refresh_token=None):
         """Exchange a refresh token for its successor and a new access token."""
         return cookies.hand_out(refresh.exchange(cookies.refresh_token(refresh_token)))
@@ -83,6 +84,7 @@ class Refresh(Resource):
 class Logout(Resource):
     @requires(or_anonymous=True)
     @no_content
+    @cookies.or_cookie
     def post(self):
         """Sign out: end the session of the access token or of the cookie; its tokens are refused from then on."""
         sessions.end(current_identity().session_id or cookies.session_id())

@@ -10,7 +10,7 @@ from models import User
 from models.rows import update_row
 from models.statements import Record, fetch_one
 from service import events, normal, one_time, passwords, sessions, throttle, users
-from service.errors import Invalid, InvalidOneTimeToken, NotFound
+from service.errors import Invalid, InvalidOneTimeToken, NotFound, WrongPassword
 from service.identity import Identity
 from service.jobs.queue import enqueue
 from service.one_time import CONFIRMING, RESETTING
@@ -86,6 +86,8 @@ def change_password(*, actor: Identity, current_password: str, password: str) ->
     # A stranger's address, which nobody has confirmed, must not get letters without end.
     is_told = found.email_verified or letters_allowed(found.email_key)
     user = _locked(found.id)
+    if user.password_hash != found.password_hash:
+        raise WrongPassword  # It changed while it was being checked.
     update_row(User, user, password_hash=password_hash)
     _password_changed(user, actor=actor, is_told=is_told)
 

@@ -195,7 +195,7 @@ class TooManyAttempts(Refusal):
     code = "too_many_attempts"
     title = "Too many attempts"
 
-    def __init__(self, retry_after: timedelta) -> None:
+    def __init__(self, retry_after: timedelta = timedelta(seconds=1)) -> None:
         super().__init__()
         self.retry_after = max(1, math.ceil(retry_after.total_seconds()))
 

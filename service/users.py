@@ -170,22 +170,24 @@ def _apply(user: Record, actor: Identity, fields: dict[str, Any]) -> Record:
         _only_personal(fields)
     _check_fields(actor, fields)
     role, is_active = fields.get("role", user.role), fields.get("is_active", user.is_active)
-    if (role, is_active) != (user.role, user.is_active):
-        if role != "admin" or not is_active:
-            _keep_an_admin(user)
-        sessions.end_all(user.id)
-        one_time.withdraw_all(user.id)
+    has_other_access = (role, is_active) != (user.role, user.is_active)
+    if has_other_access and (role != "admin" or not is_active):
+        _keep_an_admin(user)
     if "name" in fields:
         fields["name_key"] = normal.name_key(fields["name"])
     if "email" in fields and (email_key := normal.email_key(fields["email"])) != user.email_key:
         fields |= {"email_key": email_key, "email_verified": False}
     changed = update_row(User, user, **fields)
-    if changed.email_key != user.email_key:
+    has_other_address = changed.email_key != user.email_key
+    if has_other_access or has_other_address:
+        sessions.end_all(user.id, but=None if has_other_access else actor.session_id)
         one_time.withdraw_all(user.id)
-        sessions.end_all(user.id, but=actor.session_id)
+    if has_other_address:
         enqueue("notice", user_id=user.id, about="email_changed", to=user.email)
     if changed.version != user.version:
-        events.record("user.updated", user_id=user.id, actor=actor, fields=sorted(fields.keys() - _DERIVED))
+        events.record(
+            "user.updated", user_id=user.id, actor=actor, fields=_differing(user, changed, fields.keys() - _DERIVED)
+        )
     return changed
 
 
@@ -206,6 +208,10 @@ def _register(email: str, **details: Any) -> Accepted:
         row = one_time.prepare("register", user_id=None, email=email, email_key=email_key, **details)
         enqueue("confirm_registration", email_key=email_key, token_id=row.id)
     return Accepted("A letter with the next step is on its way to the address.")
+
+
+def _differing(before: Record, after: Record, names: Collection[str]) -> list[str]:
+    return sorted(name for name in names if getattr(before, name) != getattr(after, name))
 
 
 def _only_personal(fields: Collection[str]) -> None:

@@ -46,7 +46,7 @@ DELETE  /api/v1/me/sessions/<int:session_id>                    3
 GET     /api/v1/users                                           2
 POST    /api/v1/users                                           3
 GET     /api/v1/users/<int:user_id>                             2
-PUT     /api/v1/users/<int:user_id>                             9
+PUT     /api/v1/users/<int:user_id>                             7
 PATCH   /api/v1/users/<int:user_id>                             4
 DELETE  /api/v1/users/<int:user_id>                             6
 POST    /api/v1/users/<int:user_id>/restore                     4

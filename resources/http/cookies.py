@@ -5,11 +5,13 @@ listed, and show the CSRF token, which is bound to the session.
 """
 
 import hmac
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Response, after_this_request, current_app, request
 
+from resources.http.api import note
 from service import refresh
 from service.errors import AuthenticationRequired, Forbidden, InvalidToken
 from service.grants import Grant, csrf_token
@@ -26,6 +28,12 @@ class UntrustedPage(Forbidden):
 
     code = "untrusted_page"
     title = "The page may not use the cookie"
+
+
+def or_cookie(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Say in the documentation that the verb also takes the cookie."""
+    note(function, cookie=True)
+    return function
 
 
 def hand_out(grant: Grant) -> Grant:

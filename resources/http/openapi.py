@@ -48,6 +48,8 @@ def document(app: Flask, *, blueprint: str, version: str) -> dict[str, Any]:
     )
     plugin.converter.add_attribute_function(lambda _, field, **__: _input_schema(spec, field))
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
+    cookie = {"type": "apiKey", "in": "cookie", "name": "__Host-rollcall-refresh"}
+    spec.components.security_scheme("refreshCookie", cookie)
     spec.components.schema("Problem", _problem_schema())
     for name, description in HEADERS.items():
         kind = "integer" if name == "Retry-After" else "string"
@@ -76,11 +78,14 @@ def _operation(spec: APISpec, resource: Any, verb: str, noun: str) -> dict[str, 
         "tags": [noun],
         "summary": (inspect.getdoc(method) or "").splitlines()[0].rstrip("."),
         "description": _who(facts),
-        "parameters": [*_parameters(facts)],
+        "parameters": [*_parameters(verb, facts)],
         "responses": _responses(spec, verb, facts),
     }
     if facts["access"] != "bearer":
         operation["security"] = [] if facts["access"] == "public" else [{"bearer": []}, {}]
+    if facts.get("cookie"):
+        bearer = [] if facts["access"] == "public" else [{"bearer": []}]
+        operation["security"] = [*bearer, {"refreshCookie": []}, *([{}] if facts.get("body") else [])]
     if schema := facts.get("body"):
         media = {"schema": _body_schema(spec, schema)}
         types = ["application/json", *(["application/merge-patch+json"] if verb == "patch" else [])]
@@ -93,14 +98,14 @@ def _who(facts: Mapping[str, Any]) -> str:
         return "Open to all."
     permission = facts["permission"]
     if permission is None:
-        return "Needs a sign-in."
+        return "Needs a sign-in, or the cookie of one." if facts.get("cookie") else "Needs a sign-in."
     if facts["access"] == "anonymous":
         return f"Open to all within bounds; more with the permission `{permission}`."
     own = ", or what is your own" if facts["or_own"] else ""
     return f"Needs the permission `{permission}`{own}."
 
 
-def _parameters(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _parameters(verb: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for place, key in (("query", "query"), ("header", "headers")):
         parser: RequestParser | None = facts.get(key)
         for argument in parser.args if parser else ():
@@ -108,7 +113,10 @@ def _parameters(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             if argument.default is not None:
                 schema["default"] = argument.default
             yield {"name": argument.name, "in": place, "description": argument.help, "schema": schema}
-    if _has_etag(facts) and facts["status"] == 200 and "headers" not in facts:
+    if facts.get("cookie"):
+        text = "With the cookie: the `csrf_token` of the sign-in."
+        yield {"name": "X-CSRF-Token", "in": "header", "description": text, "schema": {"type": "string"}}
+    if verb == "get" and _has_etag(facts):
         schema = {"type": "string"}
         text = "Answer 304 if this is still the item's ETag."
         yield {"name": "If-None-Match", "in": "header", "description": text, "schema": schema}
