@@ -46,7 +46,7 @@ _DELETE_STRAY = [
 _FORGET_ADDRESSES = (
     update(Event)
     .where(or_(Event.user_id == bindparam("user_id"), Event.actor_id == bindparam("user_id")))
-    .values(address=None)
+    .values(address=None, request_id=None)
 )
 _ACCOUNT = select(
     *(User.id, User.email, User.name, User.role, User.is_active, User.email_verified, User.external_id),
