@@ -44,7 +44,7 @@ def verify_email(*, token: str | None = None, email: str | None = None, code: st
     row = _found(CONFIRMING, token, email, code)
     if row.purpose == "register":
         one_time.use_up(row)
-        user = users.add(email=row.email, email_verified=True, **row.details)
+        user = users.add(email=row.email, email_key=row.email_key, email_verified=True, **row.details)
         events.record("user.created", user_id=user.id)
         return
     user = _locked(row.user_id)

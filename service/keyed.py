@@ -1,8 +1,9 @@
-"""Keyed hashes (HMAC-SHA-256, RFC 2104) under SECRET_KEY, with a key of its own for each purpose."""
+"""Hashes: keyed ones (HMAC-SHA-256, RFC 2104) under SECRET_KEY, a key for each purpose, and fingerprints of tokens."""
 
 import hmac
 from base64 import urlsafe_b64encode
 from functools import cache
+from hashlib import sha256
 
 from flask import current_app
 
@@ -20,6 +21,11 @@ def mark(purpose: str, *parts: object) -> str:
 def in_letters(data: bytes) -> str:
     """Return bytes as letters that need no quoting anywhere (base64url without padding, RFC 4648 §5)."""
     return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def fingerprint(token: str) -> str:
+    """Return what is kept of a token of 256 random bits, which needs neither salt nor slowness (SHA-256)."""
+    return sha256(token.encode()).hexdigest()
 
 
 @cache

@@ -62,9 +62,7 @@ _HELD: dict[str, AnySelect] = {
     )
     .where(Session.user_id == bindparam("user_id"))
     .order_by(Session.id),
-    "letters": select(
-        *(OneTimeToken.purpose, OneTimeToken.email, OneTimeToken.created_at, OneTimeToken.expires_at),
-    )
+    "letters": select(OneTimeToken.purpose, OneTimeToken.email, OneTimeToken.created_at, OneTimeToken.expires_at)
     .where(OneTimeToken.user_id == bindparam("user_id"))
     .order_by(OneTimeToken.id),
     "events": select(Event.id, Event.type, Event.address, Event.data, Event.created_at)

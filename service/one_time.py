@@ -3,7 +3,6 @@
 import re
 import secrets
 from datetime import timedelta
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, select
@@ -14,7 +13,7 @@ from models.rows import delete_row, insert_row, update_row
 from models.statements import Record, execute, fetch_one
 from service import throttle
 from service.errors import InvalidOneTimeToken
-from service.keyed import mark
+from service.keyed import fingerprint, mark
 from service.throttle import Attempt, Rule
 
 LIFETIMES = {
@@ -71,7 +70,7 @@ def arm(row: Record) -> Secrets:
     made = Secrets(secrets.token_urlsafe(32), f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}")
     throttle.forgive(_guessing(row.email_key))
     code_hash = _code_hash(_scope(row.purpose), row.email_key, made.code)
-    update_row(OneTimeToken, row, token_hash=_token_hash(made.token), code_hash=code_hash)
+    update_row(OneTimeToken, row, token_hash=fingerprint(made.token), code_hash=code_hash)
     return made
 
 
@@ -87,7 +86,7 @@ def pending_registration(email_key: str) -> Record | None:
 
 def found_by_token(purposes: frozenset[str], token: str) -> Record:
     """Return the row of the token that a link gave; raises InvalidOneTimeToken."""
-    row = fetch_one(_BY_TOKEN, token_hash=_token_hash(token), now=now())
+    row = fetch_one(_BY_TOKEN, token_hash=fingerprint(token), now=now())
     if row is None or row.purpose not in purposes:
         raise InvalidOneTimeToken("token")
     return row
@@ -128,10 +127,6 @@ def _guessing(email_key: str) -> Attempt:
 
 def _scope(purpose: str) -> str:
     return "reset" if purpose in RESETTING else "confirm"
-
-
-def _token_hash(token: str) -> str:
-    return sha256(token.encode()).hexdigest()  # 256 random bits need no salt and no slowness.
 
 
 def _code_hash(scope: str, email_key: str, code: str) -> str:

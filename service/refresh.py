@@ -8,7 +8,6 @@ The database holds hashes only. Reuse after the window ends the whole family (RF
 import re
 import secrets
 from datetime import timedelta
-from hashlib import sha256
 
 from sqlalchemy import bindparam, delete, select
 
@@ -20,8 +19,8 @@ from service import events, sessions
 from service.errors import InvalidToken, ReusedToken
 from service.grants import Grant, grant
 from service.jobs.queue import enqueue
-from service.keyed import in_letters, keyed_hash
-from service.sessions import REMEMBERED, SHORT
+from service.keyed import fingerprint, in_letters, keyed_hash
+from service.sessions import IS_LIVE, REMEMBERED, SHORT
 
 GRACE = timedelta(seconds=60)  # As long as apps commonly wait for an answer before they ask again.
 KEPT = timedelta(days=30)  # How long a used token is remembered, to know it again.
@@ -29,16 +28,7 @@ _FORM = re.compile(r"rr_[A-Za-z0-9_-]{43}")
 
 _BY_HASH = select(RefreshToken).where(RefreshToken.token_hash == bindparam("token_hash"))
 # First the session, whose row is the lock of the family; only then the token, as it is when the lock is held.
-_FAMILY = (
-    select(Session)
-    .where(
-        Session.id == bindparam("session_id"),
-        Session.ended_at.is_(None),
-        Session.expires_at > bindparam("now"),
-        Session.idle_expires_at > bindparam("now"),
-    )
-    .with_for_update()
-)
+_FAMILY = select(Session).where(Session.id == bindparam("session_id"), *IS_LIVE).with_for_update()
 _PERSON = select(User).where(User.id == bindparam("user_id"), User.is_active, User.deleted_at.is_(None))
 _FORGET_OLD = delete(RefreshToken).where(
     RefreshToken.session_id == bindparam("session_id"), RefreshToken.used_at < bindparam("before")
@@ -48,22 +38,22 @@ _FORGET_OLD = delete(RefreshToken).where(
 def first(session_id: int) -> str:
     """Return the first token of a session's family."""
     token = _token(secrets.token_bytes(32))
-    insert_row(RefreshToken, session_id=session_id, token_hash=_hash(token))
+    insert_row(RefreshToken, session_id=session_id, token_hash=fingerprint(token))
     return token
 
 
 def session_of(token: str) -> int | None:
     """Return the session to which a token belongs, used or not."""
-    row = fetch_one(_BY_HASH, token_hash=_hash(token))
+    row = fetch_one(_BY_HASH, token_hash=fingerprint(token))
     return row.session_id if row else None
 
 
 def exchange(token: str) -> Grant:
     """Exchange a token for its successor and a new access token; raises InvalidToken, ReusedToken."""
     moment = now()
-    found = fetch_one(_BY_HASH, token_hash=_hash(token)) if _FORM.fullmatch(token) else None
+    found = fetch_one(_BY_HASH, token_hash=fingerprint(token)) if _FORM.fullmatch(token) else None
     session = fetch_one(_FAMILY, session_id=found.session_id, now=moment) if found else None
-    row = fetch_one(_BY_HASH, token_hash=_hash(token)) if session else None
+    row = fetch_one(_BY_HASH, token_hash=fingerprint(token)) if session else None
     user = fetch_one(_PERSON, user_id=session.user_id) if session else None
     if session is None or row is None or user is None:
         raise InvalidToken
@@ -81,7 +71,7 @@ def _rotated(row: Record, token: str) -> str:
     """Exchange a token for its successor."""
     moment = now()
     successor = _successor(token)
-    insert_row(RefreshToken, session_id=row.session_id, token_hash=_hash(successor))
+    insert_row(RefreshToken, session_id=row.session_id, token_hash=fingerprint(successor))
     update_row(RefreshToken, row, used_at=moment)
     execute(_FORGET_OLD, session_id=row.session_id, before=moment - KEPT)
     return successor
@@ -91,9 +81,9 @@ def _newest_after(row: Record, token: str) -> str:
     """Return the successor of a token that was just used, or whichever the family has come to since."""
     while True:
         token = _successor(token)
-        following = fetch_one(_BY_HASH, token_hash=_hash(token))
+        following = fetch_one(_BY_HASH, token_hash=fingerprint(token))
         if following is None:  # The server's key has changed since: a branch of its own is better than a sign-out.
-            insert_row(RefreshToken, session_id=row.session_id, token_hash=_hash(token))
+            insert_row(RefreshToken, session_id=row.session_id, token_hash=fingerprint(token))
             return token
         if following.used_at is None:
             return token
@@ -111,7 +101,3 @@ def _successor(token: str) -> str:
 
 def _token(secret: bytes) -> str:
     return "rr_" + in_letters(secret)
-
-
-def _hash(token: str) -> str:
-    return sha256(token.encode()).hexdigest()  # 256 random bits need no salt and no slowness.

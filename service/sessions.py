@@ -37,6 +37,11 @@ MOST_SESSIONS = 50  # Of one user; who signs in once more ends the one used long
 USE_NOTED_EVERY = timedelta(minutes=1)
 SORTS: dict[str, InstrumentedAttribute[Any]] = {"id": Session.id}
 
+IS_LIVE = (
+    Session.ended_at.is_(None),
+    Session.expires_at > bindparam("now"),
+    Session.idle_expires_at > bindparam("now"),
+)
 _HOLDER = (
     select(User.id, User.role, Session.last_used_at)
     .join(Session, Session.user_id == User.id)
@@ -54,12 +59,7 @@ _NOTE_USE = (
     .where(Session.id == bindparam("session_id"), Session.last_used_at < bindparam("noted_before"))
     .values(last_used_at=bindparam("now"))
 )
-_LIVE = select(Session).where(
-    Session.user_id == bindparam("user_id"),
-    Session.ended_at.is_(None),
-    Session.expires_at > bindparam("now"),
-    Session.idle_expires_at > bindparam("now"),
-)
+_LIVE = select(Session).where(Session.user_id == bindparam("user_id"), *IS_LIVE)
 _BEYOND_MOST = (
     _LIVE.with_only_columns(Session.id)
     .order_by(Session.last_used_at.desc(), Session.id.desc())
@@ -67,11 +67,7 @@ _BEYOND_MOST = (
 )
 _END = update(Session).where(Session.ended_at.is_(None)).values(ended_at=bindparam("now"))
 _END_ONE = _END.where(Session.id == bindparam("session_id"))
-_END_OWN = _END_ONE.where(
-    Session.user_id == bindparam("user_id"),
-    Session.expires_at > bindparam("now"),
-    Session.idle_expires_at > bindparam("now"),
-)
+_END_OWN = _END_ONE.where(Session.user_id == bindparam("user_id"), *IS_LIVE)
 _END_ALL = _END.where(Session.user_id == bindparam("user_id"), Session.id != bindparam("kept_id"))
 _USER = select(User.id).where(User.id == bindparam("user_id"), User.deleted_at.is_(None))
 

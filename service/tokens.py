@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import time
-from base64 import urlsafe_b64encode
 from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
@@ -21,6 +20,7 @@ from jwt.algorithms import ECAlgorithm
 from jwt.types import Options
 
 from service.errors import InvalidToken
+from service.keyed import in_letters
 
 log = logging.getLogger("rollcall.tokens")
 
@@ -188,5 +188,5 @@ def _signing_key(pem: str) -> SigningKey:
     jwk: dict[str, Any] = ECAlgorithm.to_jwk(public, as_dict=True)
     # The key's name is its thumbprint (RFC 7638): the members in alphabetical order, hashed.
     thumbprint = sha256(orjson.dumps({name: jwk[name] for name in ("crv", "kty", "x", "y")})).digest()
-    kid = urlsafe_b64encode(thumbprint).rstrip(b"=").decode()
+    kid = in_letters(thumbprint)
     return SigningKey(private, public, {**jwk, "kid": kid, "use": "sig", "alg": "ES256"}, {"typ": "at+jwt", "kid": kid})

@@ -68,11 +68,12 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
     _only_personal(more)
     if password is None:
         raise Invalid(faults=[Fault("/json/password", "required", "A password is needed to register.")])
+    email_key = normal.email_key(email)
     checked = _checked(actor, email=email, name=name, password=password, **more)
     if registration == "confirmed":
-        return _register(email, **checked)
-    may_send = letters_allowed(normal.email_key(email))
-    user = add(email=email, **checked)
+        return _register(email, email_key, **checked)
+    may_send = letters_allowed(email_key)
+    user = add(email=email, email_key=email_key, **checked)
     events.record("user.created", user_id=user.id, actor=actor)
     if may_send:
         enqueue("verify_email", user_id=user.id)
@@ -81,15 +82,16 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
 
 def create_for(actor: Identity, *, email: str, name: str, password: str | None = None, **more: Any) -> Record:
     """Create a user for somebody with `users:write`; raises what `create` raises."""
-    user = add(email=email, **_checked(actor, email=email, name=name, password=password, **more))
+    email_key = normal.email_key(email)
+    checked = _checked(actor, email=email, name=name, password=password, **more)
+    user = add(email=email, email_key=email_key, **checked)
     events.record("user.created", user_id=user.id, actor=actor)
     return user
 
 
-def add(*, email: str, name: str, **more: Any) -> Record:
+def add(*, name: str, **more: Any) -> Record:
     """Add a user, to whom nothing stands in the way any more; raises EmailTaken and ExternalIdTaken."""
-    keys = {"email_key": normal.email_key(email), "name_key": normal.name_key(name)}
-    return insert_row(User, email=email, name=name, **keys, **more)
+    return insert_row(User, name=name, name_key=normal.name_key(name), **more)
 
 
 def read(user_id: int, *, actor: Identity) -> Record:
@@ -193,7 +195,6 @@ def _apply(user: Record, actor: Identity, fields: dict[str, Any]) -> Record:
 
 def _checked(actor: Identity, *, email: str, name: str, password: str | None, **more: Any) -> dict[str, Any]:
     """Return the fields of a new user after every check that needs no transaction, its password hashed."""
-    normal.email_key(email)
     _check_fields(actor, more)
     for field in metadata.FIELDS & more.keys():
         metadata.bounded(more[field], field=field)
@@ -201,9 +202,8 @@ def _checked(actor: Identity, *, email: str, name: str, password: str | None, **
     return {"name": name, "password_hash": password_hash, **more}
 
 
-def _register(email: str, **details: Any) -> Accepted:
+def _register(email: str, email_key: str, **details: Any) -> Accepted:
     """Keep a registration until a letter is answered; whether the address is known, only the letter tells."""
-    email_key = normal.email_key(email)
     if letters_allowed(email_key):
         row = one_time.prepare("register", user_id=None, email=email, email_key=email_key, **details)
         enqueue("confirm_registration", email_key=email_key, token_id=row.id)

@@ -1,7 +1,7 @@
 """Lists: which page a query string asks for, and how an answer says where its neighbours are."""
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from resources.http.arguments import RequestParser
 from resources.http.problems import InvalidParameter
 from resources.http.types import Choice, Line, Several, Whole
 from service.errors import Fault
-from service.keyed import keyed_hash
+from service.keyed import in_letters, keyed_hash
 
 SIGNATURE_BYTES = 16
 # What a cursor is not bound to: where it stands and how much is shown from there.
@@ -92,11 +92,7 @@ def _pages(total: int, size: int) -> int:
 
 def _write_cursor(key: Key, sort: str, *, backwards: bool = False) -> str:
     text = orjson.dumps([backwards, *key], option=orjson.OPT_UTC_Z)
-    return _encoded(_signature(text, sort) + text)
-
-
-def _encoded(signed: bytes) -> str:
-    return urlsafe_b64encode(signed).rstrip(b"=").decode()
+    return in_letters(_signature(text, sort) + text)
 
 
 def _read_cursor(cursor: str, sort: str) -> tuple[Key, bool]:
@@ -107,7 +103,7 @@ def _read_cursor(cursor: str, sort: str) -> tuple[Key, bool]:
         signed = b""
     signature, text = signed[:SIGNATURE_BYTES], signed[SIGNATURE_BYTES:]
     # Reading base64 passes over characters that do not belong there; only what we wrote is one of ours.
-    if cursor != _encoded(signed) or not hmac.compare_digest(signature, _signature(text, sort)):
+    if cursor != in_letters(signed) or not hmac.compare_digest(signature, _signature(text, sort)):
         fault = Fault("/query/cursor", "invalid", "Not a cursor of this list with this sort and these filters.")
         raise InvalidParameter(faults=[fault])
     backwards, value, item_id = orjson.loads(text)

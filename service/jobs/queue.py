@@ -25,8 +25,7 @@ _DUE = (
     .with_for_update(skip_locked=True)
 )
 _NEXT = select(Job.run_at).where(Job.failed_at.is_(None)).order_by(Job.run_at, Job.id).limit(1)
-_HELD = select(Job).where(Job.id == bindparam("job_id"), Job.attempts == bindparam("attempt"))
-_LOCKED = _HELD.with_for_update()
+_HELD = select(Job).where(Job.id == bindparam("job_id"), Job.attempts == bindparam("attempt")).with_for_update()
 _DONE = delete(Job).where(Job.id == bindparam("job_id"), Job.attempts == bindparam("attempt"))
 
 
@@ -67,7 +66,7 @@ def done(job: Record) -> None:
 def failed(job: Record, reason: str, *, for_good: bool = False) -> None:
     """Put a job back for another attempt later; after the last, or one that failed for good, it stays to be seen."""
     with unit_of_work():
-        held = fetch_one(_LOCKED, job_id=job.id, attempt=job.attempts)
+        held = fetch_one(_HELD, job_id=job.id, attempt=job.attempts)
         if held is None:
             return
         is_last = for_good or job.attempts >= MOST_ATTEMPTS
