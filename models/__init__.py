@@ -8,5 +8,17 @@ from models.refresh_token import RefreshToken
 from models.session import Session
 from models.throttle import Throttle
 from models.user import User
+from models.webhook import Delivery, Webhook
 
-__all__ = ["Event", "Job", "OneTimeToken", "Post", "RefreshToken", "Session", "Throttle", "User"]
+__all__ = [
+    "Delivery",
+    "Event",
+    "Job",
+    "OneTimeToken",
+    "Post",
+    "RefreshToken",
+    "Session",
+    "Throttle",
+    "User",
+    "Webhook",
+]

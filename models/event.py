@@ -3,21 +3,38 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, String
+from sqlalchemy import Index, Integer, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Id, JsonObject, Model, Moment, now
 
+UNPUBLISHED = text("position IS NULL")
+
 
 class Event(Model):
-    """Something that happened to a user's account; holds no secret, address of mail or name."""
+    """Something that happened; holds no secret, address of mail or name.
+
+    `id` says when it was written, `position` where it stands in the feed, which it enters once it was committed.
+    `user_id` is whose account it belongs to, `subject_id` what it happened to (the type says what that is), `version`
+    which version of that it made.
+    """
 
     __tablename__ = "events"
-    __table_args__ = (Index("ix_events_user_id", "user_id", "id"),)
+    __table_args__ = (
+        UniqueConstraint("position"),
+        Index("ix_events_unpublished", "id", postgresql_where=UNPUBLISHED, sqlite_where=UNPUBLISHED),
+        Index("ix_events_user_id", "user_id", "position"),
+        Index("ix_events_actor_id", "actor_id", "position"),
+        Index("ix_events_type", "type", "position"),
+        Index("ix_events_created_at", "created_at"),
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
+    position: Mapped[int | None] = mapped_column(Id)
     type: Mapped[str] = mapped_column(String(60))
     user_id: Mapped[int | None] = mapped_column(Id)
+    subject_id: Mapped[int | None] = mapped_column(Id)
+    version: Mapped[int | None] = mapped_column(Integer)
     actor_id: Mapped[int | None] = mapped_column(Id)
     session_id: Mapped[int | None] = mapped_column(Id)
     request_id: Mapped[str | None] = mapped_column(String(64))

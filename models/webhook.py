@@ -1,0 +1,55 @@
+"""Webhooks: the endpoints that are told what happened, and each telling."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Id, JsonObject, Model, Moment, now
+
+
+class Webhook(Model):
+    """An endpoint; its secrets are made from the service's own and `secret_serial`, and are kept nowhere."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("ix_webhooks_creator_id", "creator_id"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    url: Mapped[str] = mapped_column(String(2048))
+    description: Mapped[str] = mapped_column(String(200), default="")
+    event_types: Mapped[list[Any]] = mapped_column(JsonObject)
+    creator_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    secret_serial: Mapped[int] = mapped_column(Integer, default=1)
+    previous_secret_until: Mapped[datetime | None] = mapped_column(Moment)
+    failing_since: Mapped[datetime | None] = mapped_column(Moment)
+    disabled_at: Mapped[datetime | None] = mapped_column(Moment)
+    disabled_reason: Mapped[str | None] = mapped_column(String(20))
+    version: Mapped[int] = mapped_column(Integer, default=1)
+    created_at: Mapped[datetime] = mapped_column(Moment, default=now)
+    updated_at: Mapped[datetime] = mapped_column(Moment, default=now)
+
+
+class Delivery(Model):
+    """An event on its way to an endpoint, and how the last attempt went."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "event_id"),
+        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+        Index("ix_deliveries_webhook_id", "webhook_id", "id"),
+        Index("ix_deliveries_event_id", "event_id"),
+        Index("ix_deliveries_created_at", "created_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    webhook_id: Mapped[int] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id", ondelete="CASCADE"))
+    state: Mapped[str] = mapped_column(String(10), default="pending")
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    response_status: Mapped[int | None] = mapped_column(Integer)
+    duration_ms: Mapped[int | None] = mapped_column(Integer)
+    error: Mapped[str | None] = mapped_column(String(40))
+    next_attempt_at: Mapped[datetime | None] = mapped_column(Moment)
+    created_at: Mapped[datetime] = mapped_column(Moment, default=now)
+    attempted_at: Mapped[datetime | None] = mapped_column(Moment)
