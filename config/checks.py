@@ -3,8 +3,9 @@
 import re
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from config.refusal import ConfigurationError
 from config.settings import Settings
@@ -17,6 +18,7 @@ NEW_KEY = "openssl ecparam -name prime256v1 -genkey -noout -out keys/0001.pem"
 POSTGRESQL = re.compile(
     r"postgres(?:ql)?(?:\+psycopg)?://(?:[^@\s]*@)?(?:\[[^\]]+\]|[^/:@\s]*)(?::[0-9]{1,5})?/[^/\s]+"
 )
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 GUESSABLE = ("changeme", "secretkey", "supersecret", "password", "insecure", "notasecret", "yoursecret", "replaceme")
 
 
@@ -32,6 +34,8 @@ def refusals_of(settings: Settings) -> Iterator[str]:
     yield from _choices(settings)
     yield from _cookies(settings)
     yield from _mail(settings)
+    yield from _webhooks(settings)
+    yield from _storage(settings)
     yield from _database(settings)
     yield from _secrets(settings)
     yield from _addresses(settings)
@@ -45,6 +49,7 @@ def _ranges(settings: Settings) -> Iterator[str]:
         "THREADS": (1, 256),
         "TRUSTED_PROXIES": (0, 10),
         "PASSWORD_MIN_LENGTH": (8, 128),
+        "EVENTS_KEPT_DAYS": (30, 3650),
     }
     for name, (least, most) in bounds.items():
         if not least <= settings[name] <= most:
@@ -82,6 +87,45 @@ def _mail(settings: Settings) -> Iterator[str]:
         mail.scheme == "console" or (mail.scheme == "smtp" and mail.hostname) or (mail.scheme == "file" and mail.path)
     ):
         yield "MAIL_URL is not understood: use smtp://host:port, file:///folder or console:."
+
+
+def _storage(settings: Settings) -> Iterator[str]:
+    url = _parts(settings.STORAGE_URL)
+    if not settings.STORAGE_URL:
+        return
+    if url.scheme == "file" and url.path.startswith("/") and not (url.netloc or url.query or url.fragment):
+        folder = Path(unquote(url.path))
+        present = next(path for path in (folder, *folder.parents) if path.exists())
+        if not _writable(present / "file"):
+            yield f"STORAGE_URL names {folder}, which cannot be written: choose a folder that this user may write."
+    elif not _is_bucket(url):
+        yield "STORAGE_URL is not understood: use file:///folder or s3://bucket/prefix?endpoint=https://host&region=name."
+    elif not find_spec("boto3"):
+        yield "STORAGE_URL names a bucket, for which boto3 is missing: install rollcall with its extra s3."
+
+
+def _is_bucket(url: SplitResult) -> bool:
+    """Tell whether it is one, without a password, which would be looked for elsewhere."""
+    asked = dict(parse_qsl(url.query, keep_blank_values=True))
+    endpoint = _parts(asked.get("endpoint", "https://default"))
+    return bool(
+        url.scheme == "s3"
+        and BUCKET.fullmatch(url.netloc)
+        and not url.fragment
+        and asked.keys() <= {"endpoint", "region"}
+        and endpoint.scheme in {"http", "https"}
+        and endpoint.hostname
+        and not endpoint.username
+        and re.fullmatch("[a-z0-9-]+", asked.get("region", "default"))
+    )
+
+
+def _webhooks(settings: Settings) -> Iterator[str]:
+    for place in settings.WEBHOOK_ALLOWED_HOSTS:
+        if not re.fullmatch(r"(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?", place):
+            yield f"WEBHOOK_ALLOWED_HOSTS holds {place!r}: write host or host:port, in small letters."
+    if settings.WEBHOOK_ALLOWED_HOSTS and settings.APP_ENV == "production":
+        yield "WEBHOOK_ALLOWED_HOSTS is for development: in production webhooks go to public addresses only."
 
 
 def _database(settings: Settings) -> Iterator[str]:

@@ -51,12 +51,6 @@ def when_ready(server: Any) -> None:
     gc.freeze()  # What was loaded so far stays shared between the workers, because no collection touches it.
 
 
-def post_worker_init(worker: Any) -> None:
-    """Let the worker run the jobs that were left from before."""
-    if runner := worker.wsgi.extensions.get("jobs"):
-        runner.wake()
-
-
 bind = f"0.0.0.0:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
 worker_class = "gthread"

@@ -16,7 +16,7 @@ from config.values import parse
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-SECRET_SETTINGS = frozenset({"SECRET_KEY", "SIGNING_KEYS", "ADMIN_PASSWORD", "DATABASE_URL", "MAIL_URL"})
+SECRET_SETTINGS = frozenset({"SECRET_KEY", "SIGNING_KEYS", "ADMIN_PASSWORD", "DATABASE_URL", "MAIL_URL", "STORAGE_URL"})
 
 
 class Settings:
@@ -49,9 +49,19 @@ class Settings:
         "console:"
     )
     MAIL_FROM: Annotated[str, "Whom mail is from; empty means no-reply at the host of PUBLIC_URL."] = ""
+    STORAGE_URL: Annotated[
+        str,
+        "Where uploaded pictures are kept: file:///folder, or s3://bucket/prefix?endpoint=https://host&region=name; "
+        "empty means that there are none.",
+    ] = ""
     COOKIE_SAMESITE: Annotated[
         str, "Whether browsers send cookies from other sites: Strict, Lax, or None (for pages on another domain)."
     ] = "Lax"
+    WEBHOOK_ALLOWED_HOSTS: Annotated[
+        tuple[str, ...],
+        "For development: hosts (or host:port) that webhooks may call by http, on any port and at private addresses.",
+    ] = ()
+    EVENTS_KEPT_DAYS: Annotated[int, "Days after which events are removed from the feed, 30 to 3650."] = 400
     LOG_LEVEL: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
     LOG_TARGET: Annotated[str, "stdout, syslog, or file:///path (reopened when it is rotated)."] = "stdout"
     ADMIN_EMAIL: Annotated[str, "Address of the first admin, made when there is none."] = "admin@example.com"
@@ -79,6 +89,7 @@ class Development(Settings):
 
     def complete(self) -> None:
         self.PUBLIC_URL = self.PUBLIC_URL or f"http://localhost:{self.PORT}"
+        self.STORAGE_URL = self.STORAGE_URL or (INSTANCE / "files").as_uri()
         if not (self.DATABASE_URL and self.SECRET_KEY and self.SIGNING_KEYS):
             INSTANCE.mkdir(mode=0o700, exist_ok=True)
             self.DATABASE_URL = self.DATABASE_URL or f"sqlite:///{INSTANCE / 'rollcall.db'}"

@@ -1,5 +1,6 @@
 """What the service remembers: every table, by name."""
 
+from models.avatar import Avatar
 from models.event import Event
 from models.job import Job
 from models.one_time_token import OneTimeToken
@@ -11,6 +12,7 @@ from models.user import User
 from models.webhook import Delivery, Webhook
 
 __all__ = [
+    "Avatar",
     "Delivery",
     "Event",
     "Job",

@@ -96,7 +96,7 @@ def _by_number(statement: AnySelect, columns: Columns, descending: bool) -> tupl
     skipped = ids.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=BigInteger))
     order = _directed(columns, descending)
     page = skipped.order_by(*order).subquery()
-    wide = select(*statement.selected_columns).join(page, page.c.id == id_column).order_by(*order)
+    wide = select(*statement.selected_columns).join(page, page.c[id_column.key] == id_column).order_by(*order)
     count = select(func.count().label("total")).select_from(ids.subquery())
     return count.execution_options(own_plan=True), wide.execution_options(own_plan=True)
 

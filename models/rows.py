@@ -5,13 +5,14 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, Delete, Insert, Table, Update, bindparam, delete, insert, update
+from sqlalchemy import Column, ColumnElement, Delete, Insert, Table, Update, bindparam, delete, insert, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
 from models.base import Base, Moment, now
 from models.statements import Record, execute, fetch_one
 
 AnyTable = type[Base]
+SOME = 1000  # Rows.
 
 
 def insert_row(table: AnyTable, **values: Any) -> Record:
@@ -47,6 +48,15 @@ def update_row(table: AnyTable, row: Record, **values: Any) -> Record:
 def delete_row(table: AnyTable, row: Record) -> None:
     """Remove a row."""
     execute(_delete(table), row_id=row.id)
+
+
+def delete_some(table: Any, *conditions: ColumnElement[bool]) -> Delete:
+    """Return the statement that removes some of the rows that meet conditions, and of no other process's work any.
+
+    Where there are many they go in several steps, each of which is short.
+    """
+    ids = select(table.id).where(*conditions).limit(SOME).with_for_update(skip_locked=True)
+    return delete(table).where(table.id.in_(ids))
 
 
 def _as_new(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,11 @@ class Session(Model):
     """A sign-in and the family of its refresh tokens; an access token is good only while its session is."""
 
     __tablename__ = "sessions"
-    __table_args__ = (Index("ix_sessions_user_id", "user_id", "id"), Index("ix_sessions_network", "user_id", "network"))
+    __table_args__ = (
+        Index("ix_sessions_user_id", "user_id", "id"),
+        Index("ix_sessions_network", "user_id", "network"),
+        Index("ix_sessions_expires_at", "expires_at"),
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))

@@ -20,6 +20,7 @@ class Webhook(Model):
     description: Mapped[str] = mapped_column(String(200), default="")
     event_types: Mapped[list[Any]] = mapped_column(JsonObject)
     creator_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    position: Mapped[int] = mapped_column(Id, default=0)  # Of the last event that was looked at for it.
     secret_serial: Mapped[int] = mapped_column(Integer, default=1)
     previous_secret_until: Mapped[datetime | None] = mapped_column(Moment)
     failing_since: Mapped[datetime | None] = mapped_column(Moment)

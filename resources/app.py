@@ -19,6 +19,7 @@ from config.start import refuse_to_start, settings_or_exit
 from models import migrations
 from models.base import db, driver_url, engine_options, init_database
 from resources.account import account_pages
+from resources.avatars import avatar_files
 from resources.docs import docs
 from resources.health import health
 from resources.http.converters import IdConverter
@@ -27,8 +28,8 @@ from resources.http.envelope import init_envelope
 from resources.http.problems import init_problems
 from resources.root import root
 from resources.routes import version_1
+from service import feed, passwords
 from service.cli.commands import init_cli
-from service.jobs.runner import Runner
 from service.tokens import KeyRing
 
 MAX_BODY = 1_048_576  # Bytes; the longest post fits, even with every character of it escaped.
@@ -82,8 +83,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False
     app.extensions["key_ring"] = _key_ring(settings)
     app.extensions["new_signing_key"] = new_signing_key
-    if not settings.TESTING:  # A test runs the jobs when it has looked at them.
-        app.extensions["jobs"] = Runner(app)
+    app.extensions["password_places"] = passwords.places(settings.THREADS)
+    app.extensions["feed_places"] = feed.places(settings.THREADS)
     init_database(app)
     Migrate(app, db, directory=str(migrations.FOLDER))
     init_envelope(app)
@@ -95,6 +96,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(root)
     app.register_blueprint(docs)
     app.register_blueprint(account_pages)
+    app.register_blueprint(avatar_files)
     return app
 
 

@@ -87,7 +87,8 @@ class Logout(Resource):
     @cookies.or_cookie
     def post(self):
         """Sign out: end the session of the access token or of the cookie; its tokens are refused from then on."""
-        sessions.end(current_identity().session_id or cookies.session_id())
+        identity = current_identity()
+        sessions.sign_out(identity.session_id or cookies.session_id(), actor=identity)
         cookies.forget()
 
 

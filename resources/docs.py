@@ -15,7 +15,7 @@ PROBLEMS_INTRODUCTION = """# Problems
 
 Every answer of 400 and above is a problem (RFC 9457, `application/problem+json`). Decide by its `code`, which never
 changes; show its `detail`; report its `request_id`. `errors` names each fault with a `pointer` that begins with
-`/json`, `/query`, `/headers` or `/path`. Made by `make openapi`; do not edit.
+`/json`, `/body`, `/query`, `/headers` or `/path`. Made by `make openapi`; do not edit.
 """
 SETTINGS_INTRODUCTION = """# Settings
 

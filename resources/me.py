@@ -2,7 +2,7 @@
 
 from flask_restful import fields
 
-from resources.fields import JsonObject, Moment, Nullable, NullableMoment, user_fields
+from resources.fields import JsonObject, Moment, Nullable, NullableMoment, avatar_fields, user_fields
 from resources.http import types
 from resources.http.api import Resource
 from resources.http.arguments import RequestParser, parse_args, use_kwargs
@@ -71,7 +71,6 @@ held_letter_fields = {
     "expires_at": Moment,
 }
 held_event_fields = {
-    "id": fields.Integer,
     "type": fields.String,
     "address": Nullable,
     "data": JsonObject,
@@ -84,6 +83,7 @@ export_fields = FieldMap(
         "user": fields.Nested(FieldMap("HeldUser", held_user_fields)),
         "posts": fields.List(fields.Nested(FieldMap("HeldPost", held_post_fields))),
         "sessions": fields.List(fields.Nested(FieldMap("HeldSession", held_session_fields))),
+        "avatars": fields.List(fields.Nested(avatar_fields)),
         "letters": fields.List(fields.Nested(FieldMap("HeldLetter", held_letter_fields))),
         "events": fields.List(fields.Nested(FieldMap("HeldEvent", held_event_fields))),
     },

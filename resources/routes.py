@@ -3,11 +3,21 @@
 from flask import Blueprint
 
 from resources.auth import EmailResend, EmailVerify, Login, Logout, PasswordForgot, PasswordRenewal, Refresh
+from resources.avatars import UserAvatar
+from resources.events import EventFeed, MyEventList, UserEventList
 from resources.http.api import Api
 from resources.me import Me, MyEmail, MyExport, MyPassword
 from resources.posts import PostItem, UserPostList
 from resources.sessions import MySession, MySessionList, UserSession, UserSessionList
 from resources.users import UserErasure, UserItem, UserList, UserRestoration
+from resources.webhooks import (
+    WebhookDeliveryList,
+    WebhookItem,
+    WebhookList,
+    WebhookPing,
+    WebhookRedelivery,
+    WebhookSecret,
+)
 
 
 def version_1() -> Blueprint:
@@ -20,7 +30,9 @@ def version_1() -> Blueprint:
     api.add_resource(UserErasure, "/users/<int:user_id>/erase")
     api.add_resource(UserSessionList, "/users/<int:user_id>/sessions")
     api.add_resource(UserSession, "/users/<int:user_id>/sessions/<int:session_id>")
+    api.add_resource(UserAvatar, "/users/<int:user_id>/avatar")
     api.add_resource(UserPostList, "/users/<int:user_id>/posts")
+    api.add_resource(UserEventList, "/users/<int:user_id>/events")
     api.add_resource(PostItem, "/posts/<int:post_id>")
     api.add_resource(Me, "/me")
     api.add_resource(MyPassword, "/me/password")
@@ -28,6 +40,8 @@ def version_1() -> Blueprint:
     api.add_resource(MyExport, "/me/export")
     api.add_resource(MySessionList, "/me/sessions")
     api.add_resource(MySession, "/me/sessions/<int:session_id>")
+    api.add_resource(MyEventList, "/me/events")
+    api.add_resource(EventFeed, "/events")
     api.add_resource(Login, "/auth/login")
     api.add_resource(Refresh, "/auth/refresh")
     api.add_resource(Logout, "/auth/logout")
@@ -35,4 +49,10 @@ def version_1() -> Blueprint:
     api.add_resource(PasswordRenewal, "/auth/password/reset")
     api.add_resource(EmailVerify, "/auth/email/verify")
     api.add_resource(EmailResend, "/auth/email/resend")
+    api.add_resource(WebhookList, "/webhooks")
+    api.add_resource(WebhookItem, "/webhooks/<int:webhook_id>")
+    api.add_resource(WebhookSecret, "/webhooks/<int:webhook_id>/secret")
+    api.add_resource(WebhookPing, "/webhooks/<int:webhook_id>/ping")
+    api.add_resource(WebhookDeliveryList, "/webhooks/<int:webhook_id>/deliveries")
+    api.add_resource(WebhookRedelivery, "/webhooks/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver")
     return blueprint

@@ -45,7 +45,7 @@ def verify_email(*, token: str | None = None, email: str | None = None, code: st
     if row.purpose == "register":
         one_time.use_up(row)
         user = users.add(email=row.email, email_key=row.email_key, email_verified=True, **row.details)
-        events.record("user.created", user_id=user.id)
+        events.record("user.created", user)
         return
     user = _locked(row.user_id)
     one_time.use_up(row)
@@ -54,8 +54,7 @@ def verify_email(*, token: str | None = None, email: str | None = None, code: st
         return
     if user.email_key != row.email_key:
         raise InvalidOneTimeToken("token")  # The account has another address by now.
-    update_row(User, user, email_verified=True)
-    events.record("user.email_verified", user_id=user.id)
+    events.record("user.email_verified", update_row(User, user, email_verified=True))
 
 
 def reset_password(
@@ -72,10 +71,10 @@ def reset_password(
     password_hash = passwords.new_hash(password, personal=[found.email, found.name])
     user = _locked(row.user_id)
     one_time.use_up(row)
-    update_row(User, user, password_hash=password_hash, email_verified=True)
+    changed = update_row(User, user, password_hash=password_hash, email_verified=True)
     for attempt in known_attempts(user.email_key):
         throttle.forgive(attempt)
-    _password_changed(user, is_told=True)
+    _password_changed(changed, is_told=True)
 
 
 def change_password(*, actor: Identity, current_password: str, password: str) -> None:
@@ -88,8 +87,8 @@ def change_password(*, actor: Identity, current_password: str, password: str) ->
     user = _locked(found.id)
     if user.password_hash != found.password_hash:
         raise WrongPassword  # It changed while it was being checked.
-    update_row(User, user, password_hash=password_hash)
-    _password_changed(user, actor=actor, is_told=is_told)
+    changed = update_row(User, user, password_hash=password_hash)
+    _password_changed(changed, actor=actor, is_told=is_told)
 
 
 def change_email(*, actor: Identity, current_password: str, email: str) -> Accepted:
@@ -109,17 +108,17 @@ def change_email(*, actor: Identity, current_password: str, email: str) -> Accep
 
 
 def _change_email(user: Record, row: Record) -> None:
-    update_row(User, user, email=row.email, email_key=row.email_key, email_verified=True)
+    changed = update_row(User, user, email=row.email, email_key=row.email_key, email_verified=True)
     one_time.withdraw_all(user.id)
     sessions.end_all(user.id, but=row.details["session_id"])
-    events.record("user.email_changed", user_id=user.id)
+    events.record("user.email_changed", changed)
     enqueue("notice", user_id=user.id, about="email_changed", to=user.email)
 
 
 def _password_changed(user: Record, *, is_told: bool, actor: Identity | None = None) -> None:
     one_time.withdraw_all(user.id)
     sessions.end_all(user.id, but=actor.session_id if actor else None)
-    events.record("user.password_changed", user_id=user.id, actor=actor)
+    events.record("user.password_changed", user, actor=actor)
     if is_told:
         enqueue("notice", user_id=user.id, about="password_changed", to=user.email)
 

@@ -124,6 +124,13 @@ class RegistrationClosed(Forbidden):
     title = "Registration is closed"
 
 
+class StorageMissing(Forbidden):
+    """Pictures cannot be uploaded here: no place for files was set up (`STORAGE_URL`). Ask who runs the service."""
+
+    code = "storage_missing"
+    title = "Files cannot be kept here"
+
+
 class NotFound(Refusal):
     """There is nothing here, or nothing that you may see: both look the same."""
 
@@ -183,6 +190,27 @@ class NotDeleted(Conflict):
 
     code = "not_deleted"
     title = "The user has not been deleted"
+
+
+class TooManyWebhooks(Conflict):
+    """There are as many webhooks as there can be. Remove one first, or let one take in the events of another."""
+
+    code = "too_many_webhooks"
+    title = "No more webhooks can be added"
+
+
+class WebhookDisabled(Conflict):
+    """Nothing is delivered to a webhook that is not active. Make it active first."""
+
+    code = "webhook_disabled"
+    title = "The webhook is not active"
+
+
+class DeliveryPending(Conflict):
+    """The delivery is on its way still. Only what was delivered or given up can be delivered again."""
+
+    code = "delivery_pending"
+    title = "The delivery is on its way"
 
 
 class TooManyAttempts(Refusal):

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 from flask import current_app
 from sqlalchemy import bindparam, select
 
-from models import OneTimeToken, User
+from models import OneTimeToken, User, Webhook
 from models.rows import delete_row
 from models.statements import Record, fetch_one, unit_of_work
 from service import mail, one_time
@@ -15,6 +15,7 @@ _LIVE = select(User.id, User.email, User.email_key, User.email_verified, User.is
     User.deleted_at.is_(None)
 )
 _BY_ID = _LIVE.where(User.id == bindparam("user_id"))
+_WEBHOOK = select(Webhook).where(Webhook.id == bindparam("webhook_id"))
 _BY_EMAIL = _LIVE.where(User.email_key == bindparam("email_key"))
 
 
@@ -64,6 +65,15 @@ def reset_password(job: Record) -> None:
 def notice(job: Record) -> None:
     """Tell of a change to the account: what was not the person's own doing, they should know at once."""
     mail.send(f"notice_{job.arguments['about']}", to=job.arguments["to"])
+
+
+def webhook_disabled(job: Record) -> None:
+    """Tell an admin that an endpoint was given up."""
+    user = fetch_one(_BY_ID, user_id=job.user_id)
+    webhook = fetch_one(_WEBHOOK, webhook_id=job.arguments["webhook_id"])
+    if user is not None and webhook is not None and webhook.disabled_at is not None:
+        is_gone = webhook.disabled_reason == "gone"
+        mail.send("webhook_disabled", to=user.email, url=webhook.url, is_gone=is_gone)
 
 
 def _confirm_registration(token_id: int) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, or_, select, update
 
-from models import Event, Job, OneTimeToken, Post, Session, User
+from models import Avatar, Event, Job, OneTimeToken, Post, Session, User
 from models.base import now
 from models.rows import update_row
 from models.statements import AnySelect, Record, execute, fetch_all, fetch_one
-from service import events
+from service import avatars, events
 from service.errors import NotDeleted, NotFound
 from service.identity import Identity
 from service.permissions import Permission, check, check_grant
@@ -29,7 +29,11 @@ NOTHING: dict[str, Any] = {
 
 _LOCKED = select(User).where(User.id == bindparam("user_id"), User.erased_at.is_(None)).with_for_update()
 _EXPIRED = (
-    select(User.id).where(User.erased_at.is_(None), User.deleted_at < bindparam("before")).order_by(User.id).limit(100)
+    select(User)
+    .where(User.erased_at.is_(None), User.deleted_at < bindparam("before"))
+    .order_by(User.id)
+    .limit(100)
+    .with_for_update(skip_locked=True)
 )
 _DELETE_OWN = [
     delete(table).where(table.user_id == bindparam("user_id")) for table in (Post, Session, OneTimeToken, Job)
@@ -62,10 +66,13 @@ _HELD: dict[str, AnySelect] = {
     )
     .where(Session.user_id == bindparam("user_id"))
     .order_by(Session.id),
+    "avatars": select(*(a.class_attribute for a in Avatar.__mapper__.column_attrs)).where(
+        Avatar.user_id == bindparam("user_id")
+    ),
     "letters": select(OneTimeToken.purpose, OneTimeToken.email, OneTimeToken.created_at, OneTimeToken.expires_at)
     .where(OneTimeToken.user_id == bindparam("user_id"))
     .order_by(OneTimeToken.id),
-    "events": select(Event.id, Event.type, Event.address, Event.data, Event.created_at)
+    "events": select(Event.type, Event.address, Event.data, Event.created_at)
     .where(Event.user_id == bindparam("user_id"))
     .order_by(Event.id),
 }
@@ -80,7 +87,7 @@ def restore(user_id: int, *, actor: Identity) -> Record:
     if user.deleted_at + RESTORABLE_FOR < now():
         raise NotFound
     restored = update_row(User, user, deleted_at=None)
-    events.record("user.restored", user_id=user.id, actor=actor)
+    events.record("user.restored", restored, actor=actor)
     return restored
 
 
@@ -94,12 +101,10 @@ def erase(user_id: int, *, actor: Identity) -> None:
 
 def erase_expired() -> int:
     """Erase some of those whose time for restoring is over, and return how many; where there are many, ask again."""
-    rows = fetch_all(_EXPIRED, before=now() - RESTORABLE_FOR)
-    for row in rows:
-        user = fetch_one(_LOCKED, user_id=row.id)
-        if user is not None and user.deleted_at is not None:
-            _erase(user, None)
-    return len(rows)
+    users = fetch_all(_EXPIRED, before=now() - RESTORABLE_FOR)
+    for user in users:
+        _erase(user, None)
+    return len(users)
 
 
 def export(*, actor: Identity) -> dict[str, Any]:
@@ -126,12 +131,13 @@ def _deleted(user_id: int, actor: Identity) -> Record:
 def _erase(user: Record, actor: Identity | None) -> None:
     for statement in _DELETE_OWN:
         execute(statement, user_id=user.id)
+    avatars.erase(user.id)
     for statement in _DELETE_STRAY:
         execute(statement, email_key=user.email_key, deleted_at=user.deleted_at)
     execute(_FORGET_ADDRESSES, user_id=user.id)
     key = f"erased {user.id}"
-    update_row(User, user, email_key=key, erased_at=now(), **NOTHING)
-    events.record("user.erased", user_id=user.id, actor=actor)
+    erased = update_row(User, user, email_key=key, erased_at=now(), **NOTHING)
+    events.record("user.erased", erased, actor=actor)
 
 
 def _as_dicts(rows: Sequence[Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete, select
 
 from models import OneTimeToken
 from models.base import now
-from models.rows import delete_row, insert_row, update_row
+from models.rows import delete_row, delete_some, insert_row, update_row
 from models.statements import Record, execute, fetch_one
 from service import throttle
 from service.errors import InvalidOneTimeToken
@@ -39,7 +39,7 @@ _PENDING = (
 _WITHDRAW = delete(OneTimeToken).where(
     OneTimeToken.user_id == bindparam("user_id"), OneTimeToken.purpose == bindparam("purpose")
 )
-_FORGET_EXPIRED = delete(OneTimeToken).where(OneTimeToken.expires_at <= bindparam("now"))
+_FORGET_EXPIRED = delete_some(OneTimeToken, OneTimeToken.expires_at <= bindparam("now"))
 _WITHDRAW_ALL = delete(OneTimeToken).where(OneTimeToken.user_id == bindparam("user_id"))
 
 

@@ -29,10 +29,28 @@ _UNKNOWN = _hasher.hash("nobody has this password")
 _slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
+def places(threads: int) -> threading.BoundedSemaphore:
+    """Return the places for those who are at a password, waiting included: half the threads serve other requests."""
+    return threading.BoundedSemaphore(max(1, threads // 2))
+
+
+@contextmanager
+def place() -> Iterator[None]:
+    """Hold one of the places while a password is checked or hashed; raises Busy at once where none is free."""
+    free = current_app.extensions["password_places"]
+    if not free.acquire(blocking=False):
+        raise Busy
+    try:
+        yield
+    finally:
+        free.release()
+
+
 def new_hash(password: str, *, personal: Iterable[str]) -> str:
     """Return the hash of a new password that may be used; raises Invalid, Busy."""
     check_policy(password, personal=personal)
-    return hash_of(password)
+    with place():
+        return hash_of(password)
 
 
 def check_policy(password: str, *, personal: Iterable[str] = ()) -> None:
@@ -69,14 +87,14 @@ def _is_pattern(text: str) -> bool:
 
 
 def hash_of(password: str) -> str:
-    """Return the Argon2id hash (RFC 9106) of a password, about 20 ms; raises Busy."""
-    with _slot():
+    """Return the Argon2id hash (RFC 9106) of a password, about 20 ms; the caller holds a place."""
+    with _slots:
         return _hasher.hash(_normal(password))
 
 
 def matches(password: str, password_hash: str | None) -> bool:
-    """Tell whether the password belongs to the hash; an unknown user's takes the same time. Raises Busy."""
-    with _slot():
+    """Tell whether the password belongs to the hash; an unknown user's takes as long. The caller holds a place."""
+    with _slots:
         try:
             _hasher.verify(password_hash or _UNKNOWN, _normal(password))
         except (VerificationError, ValueError):  # The password is wrong, or the hash is none.
@@ -92,13 +110,3 @@ def is_outdated(password_hash: str) -> bool:
 def _normal(password: str) -> str:
     """Return NFC, and otherwise the password as it is (RFC 8265 §4.2.2)."""
     return unicodedata.normalize("NFC", password)
-
-
-@contextmanager
-def _slot() -> Iterator[None]:
-    if not _slots.acquire(timeout=2):
-        raise Busy
-    try:
-        yield
-    finally:
-        _slots.release()

@@ -14,13 +14,20 @@ class Permission(StrEnum):
     USERS_PRIVATE = "users:private"
     POSTS_READ = "posts:read"
     POSTS_WRITE = "posts:write"
+    EVENTS_READ = "events:read"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 # What lets somebody see the things that a permission lets others change.
-READING = {Permission.USERS_WRITE: Permission.USERS_READ, Permission.POSTS_WRITE: Permission.POSTS_READ}
+READING = {
+    Permission.USERS_WRITE: Permission.USERS_READ,
+    Permission.POSTS_WRITE: Permission.POSTS_READ,
+    Permission.WEBHOOKS_WRITE: Permission.WEBHOOKS_READ,
+}
 ROLES: dict[str, frozenset[str]] = {
     "member": frozenset(),
-    "support": frozenset({Permission.USERS_READ, Permission.POSTS_READ}),
+    "support": frozenset({Permission.USERS_READ, Permission.POSTS_READ, Permission.EVENTS_READ}),
     "admin": frozenset(Permission),
 }
 

@@ -10,6 +10,7 @@ from models import Post, User
 from models.paging import Page, PageRequest, page_of
 from models.rows import delete_row, insert_row, update_row
 from models.statements import Record, fetch_one
+from service import events
 from service.errors import NotFound, VersionMismatch
 from service.identity import Identity
 from service.permissions import Permission, check
@@ -41,7 +42,9 @@ def write(*, actor: Identity, user_id: int, title: str, content: str) -> Record:
     check(actor, Permission.POSTS_WRITE, owner_id=user_id)
     if fetch_one(_LOCKED_AUTHOR, user_id=user_id) is None:
         raise NotFound
-    return insert_row(Post, user_id=user_id, title=title, content=content)
+    post = insert_row(Post, user_id=user_id, title=title, content=content)
+    events.record("post.created", post, actor=actor)
+    return post
 
 
 def read(post_id: int, *, actor: Identity) -> Record:
@@ -55,12 +58,19 @@ def read(post_id: int, *, actor: Identity) -> Record:
 
 def change(post_id: int, *, actor: Identity, expected: Collection[int] | None = None, **fields: Any) -> Record:
     """Set the given fields; `expected` holds the versions the caller has seen. Raises NotFound, VersionMismatch."""
-    return update_row(Post, _locked(post_id, actor=actor, expected=expected), **fields)
+    post = _locked(post_id, actor=actor, expected=expected)
+    changed = update_row(Post, post, **fields)
+    if changed.version != post.version:
+        names = sorted(name for name in fields if getattr(post, name) != getattr(changed, name))
+        events.record("post.updated", changed, actor=actor, changed=names)
+    return changed
 
 
 def delete(post_id: int, *, actor: Identity, expected: Collection[int] | None = None) -> None:
     """Delete a post; raises NotFound, VersionMismatch."""
-    delete_row(Post, _locked(post_id, actor=actor, expected=expected))
+    post = _locked(post_id, actor=actor, expected=expected)
+    delete_row(Post, post)
+    events.record("post.deleted", post, actor=actor)
 
 
 def _locked(post_id: int, *, actor: Identity, expected: Collection[int] | None) -> Record:

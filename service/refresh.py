@@ -62,7 +62,7 @@ def exchange(token: str) -> Grant:
     if row.used_at + GRACE > moment:
         return grant(session, user, _newest_after(row, token))
     sessions.end(session.id)
-    events.record("session.refresh_token_reused", user_id=user.id, session=session.id)
+    events.record("session.refresh_token_reused", session)
     enqueue("notice", user_id=user.id, about="token_reused", to=user.email)
     raise ReusedToken
 

@@ -13,9 +13,9 @@ from ua_parser import parse
 from models import Session, User
 from models.base import now
 from models.paging import Page, PageRequest, page_of
-from models.rows import insert_row
+from models.rows import delete_some, insert_row
 from models.statements import Record, execute, fetch_all, fetch_one, unit_of_work
-from service import tokens
+from service import events, tokens
 from service.errors import InvalidToken, NotFound
 from service.identity import Identity, current_client
 from service.permissions import ROLES, Permission, check
@@ -34,6 +34,7 @@ class Lifetime(NamedTuple):
 SHORT = Lifetime(idle=timedelta(days=1), absolute=timedelta(days=14))
 REMEMBERED = Lifetime(idle=timedelta(days=90), absolute=timedelta(days=365))
 MOST_SESSIONS = 50  # Of one user; who signs in once more ends the one used longest ago.
+KEPT = timedelta(days=90)
 USE_NOTED_EVERY = timedelta(minutes=1)
 SORTS: dict[str, InstrumentedAttribute[Any]] = {"id": Session.id}
 
@@ -67,8 +68,11 @@ _BEYOND_MOST = (
 )
 _END = update(Session).where(Session.ended_at.is_(None)).values(ended_at=bindparam("now"))
 _END_ONE = _END.where(Session.id == bindparam("session_id"))
-_END_OWN = _END_ONE.where(Session.user_id == bindparam("user_id"), *IS_LIVE)
+_ENDED = (Session.id, Session.user_id)
+_SIGN_OUT = _END_ONE.returning(*_ENDED)
+_END_OWN = _END_ONE.where(Session.user_id == bindparam("user_id"), *IS_LIVE).returning(*_ENDED)
 _END_ALL = _END.where(Session.user_id == bindparam("user_id"), Session.id != bindparam("kept_id"))
+_FORGET_OLD = delete_some(Session, Session.expires_at < bindparam("before"))
 _USER = select(User.id).where(User.id == bindparam("user_id"), User.deleted_at.is_(None))
 
 
@@ -115,30 +119,43 @@ def page_of_user(user_id: int, page: PageRequest, *, actor: Identity) -> Page:
 def end_one(user_id: int, session_id: int, *, actor: Identity) -> None:
     """End a session of a user; raises NotFound, Forbidden."""
     _check(user_id, actor)
-    if not execute(_END_OWN, session_id=session_id, user_id=user_id, now=now()):
+    ended = fetch_one(_END_OWN, session_id=session_id, user_id=user_id, now=now())
+    if ended is None:
         raise NotFound
+    events.record("session.ended", ended, actor=actor)
 
 
 def end_others(*, actor: Identity) -> None:
     """End every session of the caller but the present one."""
     assert actor.user_id is not None
-    end_all(actor.user_id, but=actor.session_id)
+    _end_all_of(actor.user_id, actor, but=actor.session_id)
 
 
 def end_all_of(user_id: int, *, actor: Identity) -> None:
     """End every session of a user; raises NotFound, Forbidden."""
     _check(user_id, actor)
-    end_all(user_id)
+    _end_all_of(user_id, actor)
+
+
+def sign_out(session_id: int, *, actor: Identity | None) -> None:
+    """End a session at the wish of its person, if it has not ended."""
+    if ended := fetch_one(_SIGN_OUT, session_id=session_id, now=now()):
+        events.record("session.ended", ended, actor=actor)
 
 
 def end(session_id: int) -> None:
-    """End a session, in the running unit of work."""
+    """End a session, in the running unit of work; why, the caller says in an event."""
     execute(_END_ONE, session_id=session_id, now=now())
 
 
 def end_all(user_id: int, *, but: int | None = None) -> None:
-    """End every session of a user, but for one if it is named, in the running unit of work."""
+    """End every session of a user, but for one if it is named, in the running unit of work; why, the caller says."""
     execute(_END_ALL, user_id=user_id, kept_id=but or 0, now=now())
+
+
+def forget_old() -> int:
+    """Remove some of the sessions that ran out long ago, and return how many; a network is known for a while yet."""
+    return execute(_FORGET_OLD, before=now() - KEPT)
 
 
 @lru_cache(maxsize=1024)
@@ -149,10 +166,22 @@ def device_of(user_agent: str) -> str:
     return f"{browser} on {found.os.family}" if found.os else browser or "Unknown device"
 
 
+def _end_all_of(user_id: int, actor: Identity, *, but: int | None = None) -> None:
+    user = _user(user_id)
+    end_all(user_id, but=but)
+    events.record("user.sessions_ended", user, actor=actor)
+
+
 def _check(user_id: int, actor: Identity) -> None:
     check(actor, Permission.USERS_WRITE, owner_id=user_id)
-    if fetch_one(_USER, user_id=user_id) is None:
+    _user(user_id)
+
+
+def _user(user_id: int) -> Record:
+    user = fetch_one(_USER, user_id=user_id)
+    if user is None:
         raise NotFound
+    return user
 
 
 def _note_use(session_id: int) -> None:

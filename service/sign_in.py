@@ -10,7 +10,7 @@ from models import Session, User
 from models.base import now
 from models.statements import Record, execute, fetch_one, unit_of_work
 from service import events, normal, passwords, refresh, sessions, throttle
-from service.errors import AccountSuspended, Busy, Invalid, InvalidCredentials, WrongPassword
+from service.errors import AccountSuspended, Invalid, InvalidCredentials, WrongPassword
 from service.grants import Grant, grant
 from service.identity import current_client
 from service.keyed import mark
@@ -47,13 +47,14 @@ def sign_in(
     Raises InvalidCredentials, AccountSuspended, TooManyAttempts or Busy. The password is checked before the
     transaction begins, so that nobody waits for the 20 ms it takes.
     """
-    email_key = _key(email)
-    found = fetch_one(_CREDENTIALS, email_key=email_key)
-    attempts = _attempts(email_key, found.id if found else 0, device)
-    throttle.admit(*attempts)
-    if not _matches(password, found.password_hash if found else None, attempts) or found is None:
-        raise InvalidCredentials
-    new_hash = passwords.hash_of(password) if passwords.is_outdated(found.password_hash) else None
+    with passwords.place():
+        email_key = _key(email)
+        found = fetch_one(_CREDENTIALS, email_key=email_key)
+        attempts = _attempts(email_key, found.id if found else 0, device)
+        throttle.admit(*attempts)
+        if not passwords.matches(password, found.password_hash if found else None) or found is None:
+            raise InvalidCredentials
+        new_hash = passwords.hash_of(password) if passwords.is_outdated(found.password_hash) else None
 
     user = fetch_one(_LOCKED, user_id=found.id)
     if user is None or user.password_hash != found.password_hash:
@@ -64,7 +65,7 @@ def sign_in(
     if new_hash:
         execute(_REHASH, user_id=user.id, new_hash=new_hash)
     session = sessions.begin(user.id, amr=["pwd"], transport=transport, remember=remember)
-    events.record("session.created", user_id=user.id, session=session.id)
+    events.record("session.created", session)
     known = device if device and _is_device_of(device, user.id) else _new_device(user.id)
     return grant(session, user, refresh.first(session.id), device=known)
 
@@ -72,22 +73,12 @@ def sign_in(
 def check_password(user: Record, password: str) -> None:
     """Check the password of somebody who is signed in; raises WrongPassword, TooManyAttempts, Busy."""
     attempts = (Attempt(FAMILIAR, f"{user.email_key}\0signed in"),)
-    throttle.admit(*attempts)
-    if not _matches(password, user.password_hash, attempts):
-        raise WrongPassword
+    with passwords.place():
+        throttle.admit(*attempts)
+        if not passwords.matches(password, user.password_hash):
+            raise WrongPassword
     with unit_of_work():
         _passed(attempts)
-
-
-def _matches(password: str, password_hash: str | None, attempts: tuple[Attempt, ...]) -> bool:
-    """Check a password; what could not be looked at was no guess."""
-    try:
-        return passwords.matches(password, password_hash)
-    except Busy:
-        with unit_of_work():
-            for attempt in attempts:
-                throttle.take_back(attempt)
-        raise
 
 
 def known_attempts(email_key: str) -> tuple[Attempt, ...]:

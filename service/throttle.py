@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, select, update
 
 from models import Throttle
 from models.base import now
-from models.rows import insert_row, update_row
+from models.rows import delete_some, insert_row, update_row
 from models.statements import Record, execute, fetch_one, serialise, unit_of_work
 from service.errors import TooManyAttempts
 from service.identity import current_client
@@ -19,7 +19,7 @@ from service.keyed import mark
 
 _BY_KEY = select(Throttle).where(Throttle.key == bindparam("key")).with_for_update()
 _FORGET = delete(Throttle).where(Throttle.key == bindparam("key"))
-_FORGET_OLD = delete(Throttle).where(Throttle.seen_at < bindparam("before"))
+_FORGET_OLD = delete_some(Throttle, Throttle.seen_at < bindparam("before"))
 _TAKE_BACK = (
     update(Throttle)
     .where(Throttle.key == bindparam("key"), Throttle.attempts > 0)

@@ -74,7 +74,7 @@ def create(*, actor: Identity, email: str, name: str, password: str | None = Non
         return _register(email, email_key, **checked)
     may_send = letters_allowed(email_key)
     user = add(email=email, email_key=email_key, **checked)
-    events.record("user.created", user_id=user.id, actor=actor)
+    events.record("user.created", user, actor=actor)
     if may_send:
         enqueue("verify_email", user_id=user.id)
     return user
@@ -85,7 +85,7 @@ def create_for(actor: Identity, *, email: str, name: str, password: str | None =
     email_key = normal.email_key(email)
     checked = _checked(actor, email=email, name=name, password=password, **more)
     user = add(email=email, email_key=email_key, **checked)
-    events.record("user.created", user_id=user.id, actor=actor)
+    events.record("user.created", user, actor=actor)
     return user
 
 
@@ -148,10 +148,10 @@ def delete(user_id: int, *, actor: Identity, expected: Collection[int] | None = 
     user = _locked(user_id, actor=actor, expected=expected)
     _keep_an_admin(user)
     moment = now()
-    update_row(User, user, deleted_at=moment, updated_at=moment)
+    deleted = update_row(User, user, deleted_at=moment, updated_at=moment)
     sessions.end_all(user.id)
     one_time.withdraw_all(user.id)
-    events.record("user.deleted", user_id=user.id, actor=actor)
+    events.record("user.deleted", deleted, actor=actor)
 
 
 def _locked(user_id: int, *, actor: Identity, expected: Collection[int] | None) -> Record:
@@ -187,9 +187,7 @@ def _apply(user: Record, actor: Identity, fields: dict[str, Any]) -> Record:
     if has_other_address:
         enqueue("notice", user_id=user.id, about="email_changed", to=user.email)
     if changed.version != user.version:
-        events.record(
-            "user.updated", user_id=user.id, actor=actor, fields=_differing(user, changed, fields.keys() - _DERIVED)
-        )
+        events.record("user.updated", changed, actor=actor, changed=_differing(user, changed, fields.keys() - _DERIVED))
     return changed
 
 

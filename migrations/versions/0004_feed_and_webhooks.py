@@ -26,6 +26,7 @@ def moment(name: str, *, nullable: bool = False) -> sa.Column:
 def upgrade() -> None:
     _publish_events()
     _give_jobs_lanes()
+    op.create_index("ix_sessions_expires_at", "sessions", ["expires_at"])
     op.create_table(
         "webhooks",
         sa.Column("id", id_type(), nullable=False),
@@ -33,6 +34,7 @@ def upgrade() -> None:
         sa.Column("description", sa.String(200), nullable=False),
         sa.Column("event_types", sa.JSON(), nullable=False),
         sa.Column("creator_id", id_type(), nullable=True),
+        sa.Column("position", id_type(), nullable=False),
         sa.Column("secret_serial", sa.Integer(), nullable=False),
         moment("previous_secret_until", nullable=True),
         moment("failing_since", nullable=True),
@@ -107,6 +109,7 @@ def _is_sqlite() -> bool:
 def downgrade() -> None:
     op.drop_table("deliveries")
     op.drop_table("webhooks")
+    op.drop_index("ix_sessions_expires_at", "sessions")
     for index in ("uq_jobs_leased_lane", "ix_jobs_lane", "ix_jobs_failed_at"):
         op.drop_index(index, "jobs")
     with op.batch_alter_table("jobs") as batch:

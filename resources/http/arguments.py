@@ -1,4 +1,4 @@
-"""Reading input: `RequestParser` and `parse_args` for the query string and headers, `use_kwargs` for bodies."""
+"""Reading input: `RequestParser` for the query string and headers, `use_kwargs` and `use_content` for bodies."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -101,7 +101,7 @@ class BodyParser(FlaskParser):
             if self.or_nothing:
                 return {}
             raise MalformedBody("A JSON body is needed.")
-        if not _is_json(req) or req.headers.get("Content-Encoding", "identity") != "identity":
+        if not _is_json(req) or _is_encoded(req):
             raise UnsupportedMediaType
         return _object_of(body)
 
@@ -125,6 +125,27 @@ def use_kwargs(
         return verb
 
     return decorate
+
+
+def use_content(*types: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Pass the body to the verb as it is, as `content`, if it says that it is of one of these types."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def verb(*args: Any, **kwargs: Any) -> Any:
+            content = _body_of(request)
+            if request.mimetype not in types or _is_encoded(request):
+                raise UnsupportedMediaType(f"Send the body uncompressed, as {', '.join(types)}.")
+            return function(*args, **kwargs, content=content)
+
+        note(verb, content_types=types)
+        return verb
+
+    return decorate
+
+
+def _is_encoded(req: Request) -> bool:
+    return req.headers.get("Content-Encoding", "identity") != "identity"
 
 
 def _is_json(req: Request) -> bool:

@@ -13,6 +13,7 @@ from resources.http.conditional import etag, is_known
 from resources.http.links import item_address
 from resources.http.paging import neighbours
 from resources.http.shapes import FieldMap, shape_for
+from service.feed import Stretch
 from service.identity import ANONYMOUS
 from service.outcomes import Accepted
 
@@ -29,8 +30,8 @@ def marshal_with(
 ) -> Callable[[Verb], Verb]:
     """Shape what the verb returns by a field map, and answer with it; with `or_accepted`, an Accepted is answered 202.
 
-    A Page becomes a list under `envelope`. An item whose map has `version` carries its ETag, and is answered 304 to
-    who has it already. `location` is the endpoint at which a created item is found.
+    A Page, or a Stretch of a feed, becomes a list under `envelope`. An item whose map has `version` carries its ETag,
+    and is answered 304 to who has it already. `location` is the endpoint at which a created item is found.
     """
 
     def decorate(function: Verb) -> Verb:
@@ -39,7 +40,7 @@ def marshal_with(
             result = function(*args, **kwargs)
             if or_accepted and isinstance(result, Accepted):
                 return _accepted(result)
-            if isinstance(result, Page):
+            if isinstance(result, (Page, Stretch)):
                 shape = _shape(field_map)
                 members, headers = neighbours(result)
                 return _answer({envelope: [shape(item) for item in result.items], **members}, status, headers)

@@ -14,6 +14,7 @@ from werkzeug.routing import Rule
 
 from resources.http.api import VERBS
 from resources.http.arguments import RequestParser
+from resources.http.paging import FeedParser
 from resources.http.problems import catalogue, page_path, status_of
 from resources.http.shapes import FieldMap, Restricted
 
@@ -90,6 +91,8 @@ def _operation(spec: APISpec, resource: Any, verb: str, noun: str) -> dict[str, 
         media = {"schema": _body_schema(spec, schema)}
         types = ["application/json", *(["application/merge-patch+json"] if verb == "patch" else [])]
         operation["requestBody"] = {"required": facts["body_required"], "content": dict.fromkeys(types, media)}
+    elif types := facts.get("content_types"):
+        operation["requestBody"] = {"required": True, "content": {kind: {} for kind in types}}
     return operation
 
 
@@ -132,7 +135,7 @@ def _responses(spec: APISpec, verb: str, facts: Mapping[str, Any]) -> dict[str, 
     headers += ["Location"] if facts.get("location") else []
     headers += ["Link"] if facts.get("envelope") else []
     answer: dict[str, Any] = {"description": "Done.", "headers": _headers(*headers)}
-    if facts["status"] == 202:
+    if facts["status"] == 202 and not facts.get("fields"):
         answer = _accepted_answer(spec)
     if field_map := facts.get("fields"):
         answer["content"] = {"application/json": {"schema": _answer_schema(spec, field_map, facts)}}
@@ -165,7 +168,7 @@ def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:
         found.add(401)
     if facts["access"] != "public":
         found |= {403, 404} if facts["or_own"] or facts["permission"] is None else {403}
-    if facts.get("body"):
+    if facts.get("body") or facts.get("content_types"):
         found |= {403, 413, 415, 422, 429}
     if verb != "get":
         found |= {404, 409}
@@ -200,17 +203,23 @@ def _answer_schema(spec: APISpec, field_map: FieldMap, facts: Mapping[str, Any])
     item = _component(spec, field_map, partial=partial)
     if not (envelope := facts.get("envelope")):
         return item
-    members = {
-        envelope: {"type": "array", "items": item},
+    items = {envelope: {"type": "array", "items": item}}
+    if isinstance(facts.get("query"), FeedParser):
+        place = {"type": "integer", "description": "Where to go on: `after` of the next request."}
+        return _list_schema(spec, f"{field_map.name}Feed", items | {"next_after": place}, [envelope, "next_after"])
+    members = items | {
         "next_cursor": {"type": ["string", "null"], "description": "Where the next page begins; null at the end."},
         "page": {"type": "integer", "description": "With `page` only."},
         "pages": {"type": "integer", "description": "With `page` only."},
         "total": {"type": "integer", "description": "With `page` only."},
     }
-    name = f"{field_map.name}List"
+    return _list_schema(spec, f"{field_map.name}List", members, [envelope, "next_cursor"])
+
+
+def _list_schema(spec: APISpec, name: str, members: dict[str, Any], always: list[str]) -> dict[str, Any]:
     if name not in spec.components.schemas:
-        schema = {"type": "object", "properties": members, "required": [envelope, "next_cursor"]}
-        spec.components.schema(name, schema | {"additionalProperties": False})
+        schema = {"type": "object", "properties": members, "required": always, "additionalProperties": False}
+        spec.components.schema(name, schema)
     return {"$ref": f"#/components/schemas/{name}"}
 
 

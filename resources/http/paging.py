@@ -2,7 +2,7 @@
 
 import hmac
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +15,7 @@ from resources.http.arguments import RequestParser
 from resources.http.problems import InvalidParameter
 from resources.http.types import Choice, Line, Several, Whole
 from service.errors import Fault
+from service.feed import Stretch
 from service.keyed import in_letters, keyed_hash
 
 SIGNATURE_BYTES = 16
@@ -52,8 +53,31 @@ class PageParser(RequestParser):
         return {**values, "page": g.listing}
 
 
-def neighbours(page: Page) -> tuple[dict[str, Any], dict[str, str]]:
+class FeedParser(RequestParser):
+    """A parser for a feed: from where, how much, how long to wait for it, and whatever filters are added to it."""
+
+    def __init__(self, members: Iterable[str], *, longest_wait: int) -> None:
+        super().__init__()
+        self.add_argument(
+            "after",
+            type=Whole(0, 2**63 - 1),
+            default=0,
+            help="Only what comes after this event: a `next_after`, or the `id` of the last event seen.",
+        )
+        self.add_argument("per_page", type=Whole(1, 100), default=20, dest="size", help="At most so many.")
+        self.add_argument(
+            "wait",
+            type=Whole(0, longest_wait),
+            default=0,
+            help="Where there is nothing yet, wait for it so many seconds at most.",
+        )
+        self.add_argument("fields", type=Several(members), help="The members of each item to show.")
+
+
+def neighbours(page: Page | Stretch) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what an answer says besides its items: members of the body, and the Link header (RFC 8288)."""
+    if isinstance(page, Stretch):
+        return {"next_after": page.next_after}, {"Link": _links({"next": f"after={page.next_after}"}, {"after"})}
     asked: PageRequest = g.listing
     next_cursor = page.next_key and _write_cursor(page.next_key, asked.sort)
     members: dict[str, Any] = {"next_cursor": next_cursor}
@@ -75,13 +99,13 @@ def neighbours(page: Page) -> tuple[dict[str, Any], dict[str, str]]:
             "next": f"page={number + 1}" if number < last else None,
             "last": f"page={last}",
         }
-    return members, {"Link": _links(places)}
+    return members, {"Link": _links(places, {"cursor", "page"})}
 
 
-def _links(places: dict[str, str | None]) -> str:
+def _links(places: dict[str, str | None], replaced: Collection[str]) -> str:
     """Return the addresses of neighbouring pages, each with the parameters of this one but for its place."""
     address = f"{current_app.config['PUBLIC_URL']}{request.path}"
-    kept = urlencode([(name, value) for name, value in request.args.items() if name not in {"cursor", "page"}])
+    kept = urlencode([(name, value) for name, value in request.args.items() if name not in replaced])
     queries = {name: "&".join(filter(None, (kept, place))) for name, place in places.items() if place is not None}
     return ", ".join(f'<{address}{query and "?"}{query}>; rel="{name}"' for name, query in queries.items())
 

@@ -78,7 +78,7 @@ class PayloadTooLarge(Refusal):
 class UnsupportedMediaType(Refusal):
     """Send the body uncompressed, in UTF-8, with `Content-Type: application/json`.
 
-    PATCH also takes `application/merge-patch+json`.
+    PATCH also takes `application/merge-patch+json`. A picture is sent as it is, with its own type.
     """
 
     code = "unsupported_media_type"

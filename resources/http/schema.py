@@ -147,6 +147,35 @@ class Choice(Strict):
         return value
 
 
+class Choices(Strict):
+    """A list of some of these words, each once, and at least one."""
+
+    def __init__(self, choices: Iterable[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choice = Choice(choices)
+
+    def json_schema(self) -> dict[str, Any]:
+        bounds = {"minItems": 1, "maxItems": len(self.choice.choices), "uniqueItems": True}
+        return {"type": "array", "items": self.choice.json_schema(), **bounds}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[str]:
+        if not isinstance(value, list):
+            raise ValidationError(Message("invalid_type", "Must be a list."))
+        if not value:
+            raise ValidationError(Message("too_short", "Use at least one."))
+        faults = {}
+        for number, item in enumerate(value[:MAX_ITEMS]):
+            try:
+                self.choice.deserialize(item)
+            except ValidationError as error:
+                faults[number] = error.messages
+        if faults:
+            raise ValidationError(faults)
+        if len(set(value)) < len(value):
+            raise ValidationError(Message("repeated", "Name each once."))
+        return value
+
+
 class JsonObject(Strict):
     """A small object of strings, numbers, booleans, lists of these, and further objects, three levels in all.
 

@@ -36,6 +36,13 @@ class Whole(Type):
         return int(text)
 
 
+class Id(Whole):
+    """The id of something."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 2**63 - 1)
+
+
 class Flag(Type):
     """`true` or `false`."""
 

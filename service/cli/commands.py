@@ -5,7 +5,7 @@ from flask import Flask, current_app
 
 from models import migrations
 from service import readiness
-from service.cli.jobs import jobs_group
+from service.cli.jobs import jobs_group, upkeep_command, worker
 from service.cli.keys import keys_group
 from service.cli.refusals import readable_refusals
 from service.cli.users import users_group
@@ -15,6 +15,8 @@ def init_cli(app: Flask) -> None:
     """Add the commands to the application."""
     for group in (users_group, keys_group, jobs_group):
         app.cli.add_command(group)
+    app.cli.add_command(worker)
+    app.cli.add_command(upkeep_command)
     app.cli.add_command(doctor)
     app.cli.add_command(migrate_on_start)
 

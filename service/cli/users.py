@@ -14,7 +14,7 @@ from models import User
 from models.base import db
 from models.paging import PageRequest
 from models.statements import fetch_one, serialise, unit_of_work
-from service import lifecycle, normal, one_time, throttle, users
+from service import normal, users
 from service.cli.refusals import readable_refusals
 from service.cli.seed import believable_users
 from service.errors import NotFound
@@ -100,23 +100,6 @@ def first_admin() -> None:
     password = given or secrets.token_urlsafe(15)
     users.create_for(OPERATOR, email=email, name="Admin", role="admin", password=password)
     click.echo(f"Created the first admin: {email}" + ("" if given else f" with the password {password} (shown once)"))
-
-
-@users_group.command("erase-expired")
-@readable_refusals
-def erase_expired() -> None:
-    """Erase those who were deleted so long ago that they can no longer be restored; forget what has expired."""
-    with unit_of_work():
-        one_time.forget_expired()
-        throttle.forget_old()
-    total = 0
-    while True:
-        with unit_of_work():
-            count = lifecycle.erase_expired()
-        total += count
-        if not count:
-            break
-    click.echo(f"Erased {total}.")
 
 
 @users_group.command("seed")

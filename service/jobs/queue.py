@@ -1,60 +1,100 @@
-"""The queue of jobs: a table, so that a job is asked for in the transaction of its cause, or not at all."""
+"""The queue of jobs: a table, so that a job is asked for in the transaction of its cause, or not at all.
+
+A job that is due is leased to whoever runs it. Its number of attempts goes up when it begins, and whatever is done
+about it later names that number: who took so long that another began has lost the job.
+"""
 
 import random
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from flask import current_app
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import Select, bindparam, delete, exists, or_, select, update
+from sqlalchemy.orm import aliased
 
 from models import Job
 from models.base import now
-from models.rows import insert_row, update_row
-from models.statements import Record, after_commit, execute, fetch_one, unit_of_work
+from models.rows import delete_row, insert_row, update_row
+from models.statements import Record, execute, fetch_all, fetch_one, serialise, unit_of_work
+from service.errors import NotFound
 
-LEASE = timedelta(minutes=2)  # Who has not finished a job by then has most likely died.
-MOST_ATTEMPTS = 10
+LEASE = timedelta(minutes=1)  # Who has not finished a job by then has most likely died.
+MOST_ATTEMPTS = 32  # That is about a day.
 FIRST_RETRY = 5  # Seconds; each further wait is twice as long, up to the longest.
 LONGEST_RETRY = 3600
 
-_DUE = (
-    select(Job)
-    .where(Job.failed_at.is_(None), Job.run_at <= bindparam("now"))
-    .order_by(Job.run_at, Job.id)
-    .limit(1)
-    .with_for_update(skip_locked=True)
+_other = aliased(Job)
+_WAITING = select(Job).where(Job.failed_at.is_(None))
+_LANE_IS_TAKEN = exists().where(_other.lane == Job.lane, _other.leased, _other.id != Job.id)
+_READY = _WAITING.where(Job.run_at <= bindparam("now"), or_(Job.lane.is_(None), ~_LANE_IS_TAKEN)).order_by(
+    Job.run_at, Job.id
 )
-_NEXT = select(Job.run_at).where(Job.failed_at.is_(None)).order_by(Job.run_at, Job.id).limit(1)
-_HELD = select(Job).where(Job.id == bindparam("job_id"), Job.attempts == bindparam("attempt")).with_for_update()
-_DONE = delete(Job).where(Job.id == bindparam("job_id"), Job.attempts == bindparam("attempt"))
+_IS_READY = _READY.with_only_columns(Job.id).limit(1)
+_NEXT = _READY.limit(1).with_for_update(skip_locked=True, of=Job)
+_NEXT_OUTSIDE_LANES = _NEXT.where(Job.lane.is_(None))
+_IN_ATTEMPT = (Job.id == bindparam("job_id"), Job.attempts == bindparam("attempt"), Job.failed_at.is_(None))
+_HELD = select(Job).where(*_IN_ATTEMPT).with_for_update()
+_DONE = delete(Job).where(*_IN_ATTEMPT)
+_PUT_OFF_LANE = (
+    update(Job)
+    .where(Job.lane == bindparam("in_lane"), Job.failed_at.is_(None), Job.leased.is_(False))
+    .where(Job.run_at < bindparam("moment"))
+    .values(run_at=bindparam("moment"))
+)
+_BY_ID = select(Job).where(Job.id == bindparam("job_id")).with_for_update()
+_LISTED = select(Job).order_by(Job.id).limit(1000)
+_FAILED = _LISTED.where(Job.failed_at.is_not(None))
 
 
 class JobFailed(Exception):
-    """A job could not be done: for now, or for good."""
+    """A job could not be done: for good, or for now; then `retry_in` says how long to wait, if the job knows better."""
 
-    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+    def __init__(self, reason: str, *, for_good: bool = False, retry_in: timedelta | None = None) -> None:
         super().__init__(reason)
-        self.for_good = for_good
+        self.for_good, self.retry_in = for_good, retry_in
 
 
-def enqueue(kind: str, *, user_id: int | None = None, email_key: str | None = None, **arguments: Any) -> None:
-    """Ask for a job about somebody in the running unit of work; it runs at least once, soon after the commit."""
-    insert_row(Job, kind=kind, user_id=user_id, email_key=email_key, arguments=arguments)
-    if runner := current_app.extensions.get("jobs"):
-        after_commit(runner.wake)
+def enqueue(
+    kind: str,
+    *,
+    lane: str | None = None,
+    user_id: int | None = None,
+    email_key: str | None = None,
+    run_at: datetime | None = None,
+    **arguments: Any,
+) -> None:
+    """Ask for a job in the running unit of work; it runs at least once, soon after the commit, or `run_at` a moment.
+
+    Of the jobs in one lane, one runs at a time. `user_id` or `email_key` say whom it is about.
+    """
+    at = {"run_at": run_at} if run_at else {}
+    insert_row(Job, kind=kind, lane=lane, user_id=user_id, email_key=email_key, arguments=arguments, **at)
 
 
-def claim() -> Record | None:
-    """Take the job that is due longest, for the time of a lease."""
+def is_any_ready() -> bool:
+    """Tell whether a job could begin."""
+    return fetch_one(_IS_READY, now=now()) is not None
+
+
+def claim(*, in_lanes: bool = True) -> Record | None:
+    """Begin the job that is due longest and return it; without `in_lanes`, one that is in none."""
     with unit_of_work():
-        job = fetch_one(_DUE, now=now())
-        return update_row(Job, job, attempts=job.attempts + 1, run_at=now() + LEASE) if job else None
+        job = _next(_NEXT if in_lanes else _NEXT_OUTSIDE_LANES)
+        return _begun(job) if job else None
 
 
-def seconds_to_next() -> float | None:
-    """Return how long it is until a job is due, or None where there is none."""
-    job = fetch_one(_NEXT)
-    return max(0.0, (job.run_at - now()).total_seconds()) if job else None
+def hand_over(*, within: timedelta) -> Record | None:
+    """Lease the job that is due longest to somebody who is told of it and will `take` it within the time."""
+    with unit_of_work():
+        job = _next(_NEXT)
+        return update_row(Job, job, leased=True, run_at=now() + within) if job else None
+
+
+def take(job_id: int, attempt: int) -> Record | None:
+    """Begin a job that was handed over before this attempt; there is none where somebody has begun it already."""
+    with unit_of_work():
+        job = fetch_one(_HELD, job_id=job_id, attempt=attempt)
+        return _begun(job) if job else None
 
 
 def done(job: Record) -> None:
@@ -63,13 +103,59 @@ def done(job: Record) -> None:
         execute(_DONE, job_id=job.id, attempt=job.attempts)
 
 
-def failed(job: Record, reason: str, *, for_good: bool = False) -> None:
-    """Put a job back for another attempt later; after the last, or one that failed for good, it stays to be seen."""
+def put_back(job: Record, reason: str, *, for_good: bool = False, retry_in: timedelta | None = None) -> None:
+    """Put a job back for another attempt later; after the last, or one that failed for good, it stays to be seen.
+
+    A job that says when it wants to be tried again also says when it has been tried often enough.
+    """
     with unit_of_work():
         held = fetch_one(_HELD, job_id=job.id, attempt=job.attempts)
         if held is None:
             return
-        is_last = for_good or job.attempts >= MOST_ATTEMPTS
-        wait = min(FIRST_RETRY * 2 ** (job.attempts - 1), LONGEST_RETRY) * random.uniform(0.8, 1.2)  # noqa: S311 (only spreads them)
-        later = {"failed_at": now()} if is_last else {"run_at": now() + timedelta(seconds=wait)}
-        update_row(Job, held, last_error=reason[:400], **later)
+        is_last = for_good or (retry_in is None and job.attempts >= MOST_ATTEMPTS)
+        later = {"failed_at": now()} if is_last else {"run_at": now() + (retry_in or _wait(job.attempts))}
+        update_row(Job, held, last_error=reason[:400], leased=False, **later)
+
+
+def put_off(lane: str, until: datetime) -> None:
+    """Let nothing of a lane begin before a moment, in the running unit of work."""
+    execute(_PUT_OFF_LANE, in_lane=lane, moment=until)
+
+
+def listed(*, only_failed: bool = False) -> Sequence[Record]:
+    """Return the jobs there are, the oldest first, at most a thousand."""
+    return fetch_all(_FAILED if only_failed else _LISTED)
+
+
+def retry(job_id: int) -> None:
+    """Let a job that failed be tried once more, or a waiting one at once, in the running unit of work.
+
+    Raises NotFound.
+    """
+    update_row(Job, _found(job_id), failed_at=None, leased=False, run_at=now())
+
+
+def drop(job_id: int) -> None:
+    """Remove a job that is not to be done, in the running unit of work; raises NotFound."""
+    delete_row(Job, _found(job_id))
+
+
+def _found(job_id: int) -> Record:
+    job = fetch_one(_BY_ID, job_id=job_id)
+    if job is None:
+        raise NotFound
+    return job
+
+
+def _next(statement: Select[Any]) -> Record | None:
+    serialise("jobs")  # Of two at once, each would find the other's lane free.
+    return fetch_one(statement, now=now())
+
+
+def _begun(job: Record) -> Record:
+    return update_row(Job, job, attempts=job.attempts + 1, leased=True, run_at=now() + LEASE)
+
+
+def _wait(attempts: int) -> timedelta:
+    seconds = min(FIRST_RETRY * 2 ** min(attempts - 1, 20), LONGEST_RETRY)
+    return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 (only spreads them)

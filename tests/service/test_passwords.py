@@ -1,11 +1,11 @@
 """Passwords: what is refused, what counts as the same, what it costs, and when there is no room."""
 
-import threading
+import os
 from collections.abc import Iterator
 
 import pytest
 from argon2 import PasswordHasher
-from flask import Flask
+from flask import Flask, current_app
 
 from models.statements import unit_of_work
 from service import passwords, sign_in
@@ -20,6 +20,7 @@ def policy() -> Iterator[dict[str, int]]:
     """Return the settings that a check of the policy reads."""
     app = Flask(__name__)
     app.config["PASSWORD_MIN_LENGTH"] = 8
+    app.extensions["password_places"] = passwords.places(4)
     with app.app_context():
         yield app.config
 
@@ -161,32 +162,39 @@ def test_every_sign_in_checks_one_password(app, verified, email, traits, refusal
 # How many at once
 
 
-class NoPatience(threading.BoundedSemaphore):
-    """A semaphore for which nobody waits."""
+def test_half_the_threads_may_be_at_a_password_and_the_next_is_told_to_come_back(policy):
+    with passwords.place(), passwords.place(), pytest.raises(Busy):
+        passwords.new_hash(PASSWORD, personal=[])
 
-    def acquire(self, blocking=True, timeout=None):
-        return super().acquire(blocking=False)
-
-
-@pytest.mark.parametrize("attempt", [passwords.hash_of, lambda password: passwords.matches(password, None)])
-def test_a_password_too_many_is_told_to_come_back(monkeypatch, attempt):
-    slots = NoPatience(1)
-    monkeypatch.setattr(passwords, "_slots", slots)
-
-    with slots, pytest.raises(Busy):
-        attempt(PASSWORD)
-
-    assert attempt(PASSWORD) is not None
+    assert passwords.new_hash(PASSWORD, personal=[])
 
 
-def test_a_slot_is_given_back_however_the_check_ends(monkeypatch):
-    slots = NoPatience(1)
-    monkeypatch.setattr(passwords, "_slots", slots)
+def test_a_single_thread_has_a_place(policy):
+    current_app.extensions["password_places"] = passwords.places(1)
+
+    assert passwords.new_hash(PASSWORD, personal=[])
+
+
+def test_a_sign_in_that_finds_no_place_is_no_attempt(app, nothing_changes, verified):
+    UserFactory(email="ada@example.com")
+
+    with app.app_context():
+        app.extensions["password_places"] = passwords.places(2)
+        with passwords.place(), nothing_changes(), pytest.raises(Busy), unit_of_work():
+            sign_in.sign_in(email="ada@example.com", password=PASSWORD)
+
+    assert verified == []
+
+
+def test_places_and_slots_are_given_back_however_the_check_ends(policy):
+    policy_places = current_app.extensions["password_places"] = passwords.places(2)
     known = passwords.hash_of(PASSWORD)
 
     assert [passwords.matches(password, known) for password in ("wrong", PASSWORD)] == [False, True]
     assert [passwords.matches(PASSWORD, kept) for kept in ("broken", None)] == [False, False]
-    with pytest.raises(UnicodeEncodeError):
-        passwords.hash_of("\ud800")
+    for _ in range(os.cpu_count() + 1):
+        with pytest.raises(UnicodeEncodeError):
+            passwords.new_hash("\ud800 and more", personal=[])
 
-    assert slots.acquire()
+    assert policy_places.acquire(blocking=False)
+    assert passwords.hash_of(PASSWORD)
