@@ -3,12 +3,17 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, Integer, String, UniqueConstraint, text
+from sqlalchemy import Index, Integer, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Id, JsonObject, Model, Moment, now
 
 UNPUBLISHED = text("position IS NULL")
+PUBLISHED = text("position IS NOT NULL")  # Writing an event touches none of these indexes; publishing it does.
+
+
+def _of_published(name: str, *columns: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, postgresql_where=PUBLISHED, sqlite_where=PUBLISHED)
 
 
 class Event(Model):
@@ -21,12 +26,11 @@ class Event(Model):
 
     __tablename__ = "events"
     __table_args__ = (
-        UniqueConstraint("position"),
         Index("ix_events_unpublished", "id", postgresql_where=UNPUBLISHED, sqlite_where=UNPUBLISHED),
-        Index("ix_events_user_id", "user_id", "position"),
-        Index("ix_events_actor_id", "actor_id", "position"),
-        Index("ix_events_type", "type", "position"),
-        Index("ix_events_created_at", "created_at"),
+        _of_published("uq_events_position", "position", unique=True),
+        _of_published("ix_events_user_id", "user_id", "position"),
+        _of_published("ix_events_actor_id", "actor_id", "position"),
+        _of_published("ix_events_type", "type", "position"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)

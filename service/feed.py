@@ -12,13 +12,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from flask import current_app
-from sqlalchemy import Integer, bindparam, func, select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import Integer, bindparam, delete, func, select, update
 
 from models import Event, User
 from models.base import now
 from models.paging import Page, PageRequest, page_of
-from models.rows import delete_some
+from models.rows import SOME
 from models.statements import AnySelect, Record, execute, fetch_all, fetch_one, serialise, unit_of_work
 from service.errors import NotFound
 from service.identity import Identity
@@ -28,7 +27,6 @@ LONGEST_WAIT = 20  # Seconds; less than a server that stops gives to its last an
 LOOK_EVERY = 0.25  # Seconds.
 SORTS = {"id": Event.position}
 
-_newer = aliased(Event)
 _UNPUBLISHED = select(Event.id).where(Event.position.is_(None)).limit(1)
 _NEXT_ONES = (
     select(Event.id.label("event_id"), func.row_number().over(order_by=Event.id).label("number"))
@@ -37,7 +35,8 @@ _NEXT_ONES = (
     .limit(1000)
     .subquery()
 )
-_LAST = select(func.coalesce(func.max(Event.position), 0).label("position"))
+_NEWEST = select(Event.position).where(Event.position.is_not(None)).order_by(Event.position.desc()).limit(1)
+_LAST = select(func.coalesce(_NEWEST.scalar_subquery(), 0).label("position"))
 _PUBLISH = (
     update(Event)
     .where(Event.id == _NEXT_ONES.c.event_id)
@@ -57,11 +56,13 @@ _FILTERS = {
     "created_after": Event.created_at > bindparam("created_after"),
     "created_before": Event.created_at < bindparam("created_before"),
 }
+_OLDEST = select(Event.id, Event.position, Event.created_at).where(Event.position.is_not(None)).order_by(Event.position)
+_oldest = _OLDEST.limit(SOME).subquery()
 # The newest event stays, however old: from its position the next one is counted.
-_FORGET_OLD = delete_some(
-    Event,
-    Event.created_at < bindparam("before"),
-    Event.position < select(func.max(_newer.position)).scalar_subquery(),
+_FORGET_OLD = delete(Event).where(
+    Event.id.in_(
+        select(_oldest.c.id).where(_oldest.c.created_at < bindparam("before"), _oldest.c.position < bindparam("last"))
+    )
 )
 _USER = select(User.id).where(User.id == bindparam("user_id"), User.deleted_at.is_(None))
 
@@ -118,7 +119,8 @@ def page_of_user(user_id: int, page: PageRequest, *, actor: Identity) -> Page:
 
 def forget_old() -> int:
     """Remove some of the events that are older than the feed reaches back, and return how many."""
-    return execute(_FORGET_OLD, before=now() - timedelta(days=current_app.config["EVENTS_KEPT_DAYS"]))
+    before = now() - timedelta(days=current_app.config["EVENTS_KEPT_DAYS"])
+    return execute(_FORGET_OLD, before=before, last=last_position())
 
 
 def places(threads: int) -> threading.BoundedSemaphore:

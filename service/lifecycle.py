@@ -10,7 +10,7 @@ from models import Avatar, Event, Job, OneTimeToken, Post, Session, User
 from models.base import now
 from models.rows import update_row
 from models.statements import AnySelect, Record, execute, fetch_all, fetch_one
-from service import avatars, events
+from service import avatars, events, feed
 from service.errors import NotDeleted, NotFound
 from service.identity import Identity
 from service.permissions import Permission, check, check_grant
@@ -47,11 +47,12 @@ _DELETE_STRAY = [
     )
     for table in (OneTimeToken, Job)
 ]
-_FORGET_ADDRESSES = (
-    update(Event)
-    .where(or_(Event.user_id == bindparam("user_id"), Event.actor_id == bindparam("user_id")))
-    .values(address=None, request_id=None)
-)
+_OWN_EVENT = or_(Event.user_id == bindparam("user_id"), Event.actor_id == bindparam("user_id"))
+# Two, because each has indexes of its own.
+_FORGET_ADDRESSES = [
+    update(Event).where(_OWN_EVENT, is_published).values(address=None, request_id=None)
+    for is_published in (Event.position.is_not(None), Event.position.is_(None))
+]
 _ACCOUNT = select(
     *(User.id, User.email, User.name, User.role, User.is_active, User.email_verified, User.external_id),
     *(User.public_metadata, User.version, User.created_at, User.updated_at, User.private_metadata),
@@ -73,8 +74,8 @@ _HELD: dict[str, AnySelect] = {
     .where(OneTimeToken.user_id == bindparam("user_id"))
     .order_by(OneTimeToken.id),
     "events": select(Event.type, Event.address, Event.data, Event.created_at)
-    .where(Event.user_id == bindparam("user_id"))
-    .order_by(Event.id),
+    .where(Event.user_id == bindparam("user_id"), Event.position.is_not(None))
+    .order_by(Event.position),
 }
 
 
@@ -109,6 +110,7 @@ def erase_expired() -> int:
 
 def export(*, actor: Identity) -> dict[str, Any]:
     """Return everything that is held about the caller (GDPR article 15) but for secrets; raises NotFound."""
+    feed.publish()
     accounts = fetch_all(_ACCOUNT, user_id=actor.user_id)
     if not accounts:
         raise NotFound
@@ -129,12 +131,13 @@ def _deleted(user_id: int, actor: Identity) -> Record:
 
 
 def _erase(user: Record, actor: Identity | None) -> None:
-    for statement in _DELETE_OWN:
-        execute(statement, user_id=user.id)
+    for own in _DELETE_OWN:
+        execute(own, user_id=user.id)
     avatars.erase(user.id)
-    for statement in _DELETE_STRAY:
-        execute(statement, email_key=user.email_key, deleted_at=user.deleted_at)
-    execute(_FORGET_ADDRESSES, user_id=user.id)
+    for stray in _DELETE_STRAY:
+        execute(stray, email_key=user.email_key, deleted_at=user.deleted_at)
+    for forget in _FORGET_ADDRESSES:
+        execute(forget, user_id=user.id)
     key = f"erased {user.id}"
     erased = update_row(User, user, email_key=key, erased_at=now(), **NOTHING)
     events.record("user.erased", erased, actor=actor)

@@ -10,8 +10,13 @@ from alembic import op
 revision = "0004"
 down_revision = "0003"
 
-UNPUBLISHED = sa.text("position IS NULL")
-LEASED = sa.text("leased")
+
+def where(condition: str) -> dict[str, sa.TextClause]:
+    """Limit an index to some rows."""
+    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
+
+
+UNPUBLISHED, PUBLISHED, LEASED = where("position IS NULL"), where("position IS NOT NULL"), where("leased")
 
 
 def id_type() -> sa.types.TypeEngine:
@@ -82,13 +87,11 @@ def _publish_events() -> None:
     op.execute("UPDATE events SET position = id, subject_id = user_id")
     in_session = "json_extract(data, '$.session')" if _is_sqlite() else "(data ->> 'session')::bigint"
     op.execute(f"UPDATE events SET subject_id = {in_session} WHERE type LIKE 'session.%'")  # noqa: S608 (a constant)
-    with op.batch_alter_table("events") as batch:
-        batch.create_unique_constraint(op.f("uq_events_position"), ["position"])
     op.drop_index("ix_events_user_id", "events")
-    op.create_index("ix_events_unpublished", "events", ["id"], postgresql_where=UNPUBLISHED, sqlite_where=UNPUBLISHED)
+    op.create_index("ix_events_unpublished", "events", ["id"], **UNPUBLISHED)
+    op.create_index("uq_events_position", "events", ["position"], unique=True, **PUBLISHED)
     for column in ("user_id", "actor_id", "type"):
-        op.create_index(f"ix_events_{column}", "events", [column, "position"])
-    op.create_index("ix_events_created_at", "events", ["created_at"])
+        op.create_index(f"ix_events_{column}", "events", [column, "position"], **PUBLISHED)
 
 
 def _give_jobs_lanes() -> None:
@@ -97,7 +100,7 @@ def _give_jobs_lanes() -> None:
         batch.add_column(sa.Column("leased", sa.Boolean(), nullable=False, server_default=sa.false()))
     with op.batch_alter_table("jobs") as batch:
         batch.alter_column("leased", server_default=None)
-    op.create_index("uq_jobs_leased_lane", "jobs", ["lane"], unique=True, postgresql_where=LEASED, sqlite_where=LEASED)
+    op.create_index("uq_jobs_leased_lane", "jobs", ["lane"], unique=True, **LEASED)
     op.create_index("ix_jobs_lane", "jobs", ["lane"])
     op.create_index("ix_jobs_failed_at", "jobs", ["failed_at"])
 
@@ -115,10 +118,15 @@ def downgrade() -> None:
     with op.batch_alter_table("jobs") as batch:
         batch.drop_column("leased")
         batch.drop_column("lane")
-    for name in ("unpublished", "user_id", "actor_id", "type", "created_at"):
-        op.drop_index(f"ix_events_{name}", "events")
+    for name in (
+        "ix_events_unpublished",
+        "uq_events_position",
+        "ix_events_user_id",
+        "ix_events_actor_id",
+        "ix_events_type",
+    ):
+        op.drop_index(name, "events")
     with op.batch_alter_table("events") as batch:
-        batch.drop_constraint(op.f("uq_events_position"), type_="unique")
         for name in ("version", "subject_id", "position"):
             batch.drop_column(name)
     op.create_index("ix_events_user_id", "events", ["user_id", "id"])
