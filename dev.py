@@ -27,14 +27,15 @@ def develop(_: list[str]) -> None:
 
 
 def start(_: list[str]) -> None:
-    """Migrate the database, make the first admin, and serve."""
+    """Migrate the database, make the first admin, run the jobs, and serve."""
     if installed() not in {digest(LOCK), digest(LOCK, DEV_LOCK)}:
         install(LOCK, digest(LOCK))
     flask("migrate-on-start")
     flask("users", "first-admin")
     address = f"http://localhost:{os.environ.get('PORT', '8000')}"
     print(f"Rollcall answers at {address}, its reference is {address}/docs", flush=True)
-    # Gunicorn takes this process over, so that a signal sent to it reaches gunicorn.
+    # Gunicorn takes this process over, so that a signal sent to it reaches gunicorn; the worker ends with it.
+    subprocess.Popen([PYTHON, "-m", "flask", "--app", "wsgi", "worker", "--with-parent", str(os.getpid())])
     os.execv(PYTHON, [str(PYTHON), "-m", "gunicorn", "-c", "config/gunicorn.py", "wsgi:app"])
 
 

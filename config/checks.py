@@ -36,6 +36,7 @@ def refusals_of(settings: Settings) -> Iterator[str]:
     yield from _mail(settings)
     yield from _webhooks(settings)
     yield from _storage(settings)
+    yield from _broker(settings)
     yield from _database(settings)
     yield from _secrets(settings)
     yield from _addresses(settings)
@@ -95,13 +96,21 @@ def _storage(settings: Settings) -> Iterator[str]:
         return
     if url.scheme == "file" and url.path.startswith("/") and not (url.netloc or url.query or url.fragment):
         folder = Path(unquote(url.path))
-        present = next(path for path in (folder, *folder.parents) if path.exists())
-        if not _writable(present / "file"):
+        if not _holds_files(folder):
             yield f"STORAGE_URL names {folder}, which cannot be written: choose a folder that this user may write."
     elif not _is_bucket(url):
         yield "STORAGE_URL is not understood: use file:///folder or s3://bucket/prefix?endpoint=https://host&region=name."
     elif not find_spec("boto3"):
         yield "STORAGE_URL names a bucket, for which boto3 is missing: install rollcall with its extra s3."
+
+
+def _holds_files(folder: Path) -> bool:
+    """Tell whether files can be written there, or below what there is of it, since it is made when it is needed."""
+    try:
+        with tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
+            return True
+    except OSError:
+        return False
 
 
 def _is_bucket(url: SplitResult) -> bool:
@@ -126,6 +135,16 @@ def _webhooks(settings: Settings) -> Iterator[str]:
             yield f"WEBHOOK_ALLOWED_HOSTS holds {place!r}: write host or host:port, in small letters."
     if settings.WEBHOOK_ALLOWED_HOSTS and settings.APP_ENV == "production":
         yield "WEBHOOK_ALLOWED_HOSTS is for development: in production webhooks go to public addresses only."
+
+
+def _broker(settings: Settings) -> Iterator[str]:
+    if not settings.CELERY_BROKER_URL:
+        return
+    url = _parts(settings.CELERY_BROKER_URL)
+    if not (url.scheme in {"redis", "amqp"} and url.hostname):
+        yield "CELERY_BROKER_URL is not understood: use redis://host:port/number or amqp://user@host:port//."
+    elif not (find_spec("celery") and find_spec(url.scheme)):
+        yield "CELERY_BROKER_URL names a broker, for which celery is missing: install rollcall with its extra celery."
 
 
 def _database(settings: Settings) -> Iterator[str]:

@@ -70,6 +70,8 @@ def logging_dictionary(level: str, target: str) -> dict[str, Any]:
             "gunicorn.error": {"level": level, "propagate": True, "handlers": []},
             "gunicorn.access": {"level": level, "propagate": True, "handlers": []},
             "alembic": {"level": "WARNING"},
+            "celery.app.trace": {"level": "WARNING"},  # These two write a line each for every message.
+            "celery.worker.strategy": {"level": "WARNING"},
             "flask_cors": {"level": "WARNING"},
         },
     }

@@ -16,7 +16,17 @@ from config.values import parse
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-SECRET_SETTINGS = frozenset({"SECRET_KEY", "SIGNING_KEYS", "ADMIN_PASSWORD", "DATABASE_URL", "MAIL_URL", "STORAGE_URL"})
+SECRET_SETTINGS = frozenset(
+    {
+        "SECRET_KEY",
+        "SIGNING_KEYS",
+        "ADMIN_PASSWORD",
+        "DATABASE_URL",
+        "MAIL_URL",
+        "STORAGE_URL",
+        "CELERY_BROKER_URL",
+    }
+)
 
 
 class Settings:
@@ -53,6 +63,11 @@ class Settings:
         str,
         "Where uploaded pictures are kept: file:///folder, or s3://bucket/prefix?endpoint=https://host&region=name; "
         "empty means that there are none.",
+    ] = ""
+    CELERY_BROKER_URL: Annotated[
+        str,
+        "Broker through which Celery's workers are told of jobs: redis://host:port/number or amqp://user@host:port//; "
+        "empty means that flask worker runs them.",
     ] = ""
     COOKIE_SAMESITE: Annotated[
         str, "Whether browsers send cookies from other sites: Strict, Lax, or None (for pages on another domain)."

@@ -2,6 +2,7 @@
 
 from models.avatar import Avatar
 from models.event import Event
+from models.idempotency_key import IdempotencyKey
 from models.job import Job
 from models.one_time_token import OneTimeToken
 from models.post import Post
@@ -15,6 +16,7 @@ __all__ = [
     "Avatar",
     "Delivery",
     "Event",
+    "IdempotencyKey",
     "Job",
     "OneTimeToken",
     "Post",

@@ -91,6 +91,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     init_cors(app)
     init_problems(app)
     init_cli(app)
+    _init_broker(app)
     app.register_blueprint(version_1())
     app.register_blueprint(health)
     app.register_blueprint(root)
@@ -111,6 +112,13 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "SQLALCHEMY_DATABASE_URI": driver_url(settings.DATABASE_URL),
         "SQLALCHEMY_ENGINE_OPTIONS": engine_options(settings.DATABASE_URL, pool_size=settings.THREADS),
     }
+
+
+def _init_broker(app: Flask) -> None:
+    if app.config["CELERY_BROKER_URL"]:
+        from service.jobs.broker import Broker  # An extra, without which those do who have no broker.
+
+        app.extensions["broker"] = Broker(app)
 
 
 def _key_ring(settings: Settings) -> KeyRing:

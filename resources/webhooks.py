@@ -26,9 +26,9 @@ class IsActive(fields.Raw):
 
 
 class Secret(fields.Raw):
-    """What the endpoint verifies signatures with; shown when it is made, and never again."""
+    """What the endpoint verifies signatures with; shown when it is made, and null ever after."""
 
-    __schema__ = {"type": "string"}
+    __schema__ = {"type": ["string", "null"]}
 
     def output(self, key, obj):
         return webhooks.secret_of(obj)

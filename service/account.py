@@ -64,11 +64,13 @@ def reset_password(
 
     Raises InvalidOneTimeToken, TooManyAttempts, Invalid, Busy.
     """
-    row = _found(RESETTING, token, email, code)
-    found = fetch_one(_CURRENT, user_id=row.user_id)
-    if found is None or found.email_key != row.email_key:
-        raise InvalidOneTimeToken("token")
-    password_hash = passwords.new_hash(password, personal=[found.email, found.name])
+    with passwords.place():  # Before a code is looked at, which would count as an attempt.
+        row = _found(RESETTING, token, email, code)
+        found = fetch_one(_CURRENT, user_id=row.user_id)
+        if found is None or found.email_key != row.email_key:
+            raise InvalidOneTimeToken("token")
+        passwords.check_policy(password, personal=[found.email, found.name])
+        password_hash = passwords.hash_of(password)
     user = _locked(row.user_id)
     one_time.use_up(row)
     changed = update_row(User, user, password_hash=password_hash, email_verified=True)

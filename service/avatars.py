@@ -17,7 +17,7 @@ from models.statements import Record, fetch_one, unit_of_work
 from service import events, pictures, storage
 from service.errors import Invalid, NotFound, StorageMissing, Unavailable
 from service.identity import Identity
-from service.jobs.queue import MOST_ATTEMPTS, JobFailed, enqueue
+from service.jobs.queue import MOST_ATTEMPTS, JobFailed, enqueue, retry
 from service.permissions import Permission, check, check_grant
 from service.pictures import SIZES
 
@@ -57,14 +57,14 @@ def upload(user_id: int, *, actor: Identity, content: bytes) -> Record:
     pictures.check(content)
     name = secrets.token_hex(16)
     with unit_of_work():  # Before there is a file, so that one which nothing came to refer to is found and removed.
-        enqueue("resize_avatar", lane=LANE, run_at=now() + SETTLED_AFTER, name=name)
+        job = enqueue("resize_avatar", lane=LANE, run_at=now() + SETTLED_AFTER, name=name)
     storage.put(_original(name), content)
 
     user = _allowed(actor, user_id, fetch_one(_LOCKED_USER, user_id=user_id))
     avatar = fetch_one(_OF_USER, user_id=user_id)
     fields = {"state": "processing", "upload": name, "error": None}
     avatar = update_row(Avatar, avatar, **fields) if avatar else insert_row(Avatar, user_id=user_id, **fields)
-    enqueue("resize_avatar", lane=LANE, name=name)
+    retry(job.id)  # That is, at once.
     events.record("user.avatar_changed", user, actor=actor, state="processing")
     return avatar
 

@@ -20,13 +20,13 @@ PLAIN = Config(
 class Bucket:
     """Files under a prefix; credentials come from where Amazon's own tools take them: variables, a profile, a role."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, address: str) -> None:
         """Take `s3://bucket/prefix?endpoint=https://host&region=name`; all but the bucket may be left out."""
-        parts = urlsplit(url)
-        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        url = urlsplit(address)
+        asked = {name: values[0] for name, values in parse_qs(url.query).items()}
         endpoint = asked.get("endpoint")
         config = PATIENCE.merge(PLAIN) if endpoint else PATIENCE
-        self.name, self.prefix = parts.netloc, unquote(parts.path).strip("/")
+        self.name, self.prefix = url.netloc, unquote(url.path).strip("/")
         self.client = Session().client("s3", endpoint_url=endpoint, region_name=asked.get("region"), config=config)
 
     def put(self, name: str, content: bytes) -> None:

@@ -41,6 +41,16 @@ class Invalid(Refusal):
     title = "Some of the input is not valid"
 
 
+class IdempotencyKeyReused(Invalid):
+    """The `Idempotency-Key` was sent with another request within 24 hours. Use a new one for each request."""
+
+    code = "idempotency_key_reused"
+    title = "The Idempotency-Key belongs to another request"
+
+    def __init__(self) -> None:
+        super().__init__(faults=[Fault("/headers/Idempotency-Key", "reused", "It was sent with something else.")])
+
+
 class InvalidOneTimeToken(Invalid):
     """The link or the code of the letter is wrong, has been used, or is too old. Ask for another letter."""
 
@@ -190,6 +200,13 @@ class NotDeleted(Conflict):
 
     code = "not_deleted"
     title = "The user has not been deleted"
+
+
+class IdempotencyKeyInUse(Conflict):
+    """A request with this `Idempotency-Key` is being worked on. Send it again a little later to get its answer."""
+
+    code = "idempotency_key_in_use"
+    title = "The same request is running"
 
 
 class TooManyWebhooks(Conflict):

@@ -14,7 +14,7 @@ TYPES = {
     "user.email_verified": "A user confirmed their address.",
     "user.email_changed": "A user confirmed another address, which is theirs from now on.",
     "user.password_changed": "A user has another password; their other sessions have ended.",
-    "user.avatar_changed": "A user's picture was uploaded, is shown, cannot be used or was removed: `state` says which.",
+    "user.avatar_changed": "A user's picture was uploaded, is shown, cannot be used or was removed: see `state`.",
     "user.sessions_ended": "All sessions of a user were ended, or all but the one in which that was asked.",
     "user.deleted": "A user was deleted, and can be restored for thirty days.",
     "user.restored": "A deleted user was brought back.",

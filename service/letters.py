@@ -21,21 +21,21 @@ _BY_EMAIL = _LIVE.where(User.email_key == bindparam("email_key"))
 
 def confirm_registration(job: Record) -> None:
     """Ask somebody who registers to confirm; who has an account already is told so instead."""
-    _confirm_registration(job.arguments["token_id"])
+    _confirm_registration(job, job.arguments["token_id"])
 
 
 def verify_email(job: Record) -> None:
     """Ask a user to confirm that the address is theirs."""
-    _verify_email(job.user_id)
+    _verify_email(job, job.user_id)
 
 
 def verify_again(job: Record) -> None:
     """Send what an address has not confirmed yet once more, if there is anything."""
     user = fetch_one(_BY_EMAIL, email_key=job.email_key)
     if user is not None:
-        _verify_email(user.id)
+        _verify_email(job, user.id)
     elif pending := one_time.pending_registration(job.email_key):
-        _confirm_registration(pending.id)
+        _confirm_registration(job, pending.id)
 
 
 def change_email(job: Record) -> None:
@@ -47,9 +47,9 @@ def change_email(job: Record) -> None:
         holder = fetch_one(_BY_EMAIL, email_key=row.email_key)
         made = None if holder else one_time.arm(row)
     if made is not None:
-        mail.send("change_email", to=row.email, **_ways("confirm", made))
+        mail.send("change_email", job, to=row.email, **_ways("confirm", made))
     elif holder is not None:
-        mail.send("already_registered", to=holder.email)
+        mail.send("already_registered", job, to=holder.email)
 
 
 def reset_password(job: Record) -> None:
@@ -59,12 +59,12 @@ def reset_password(job: Record) -> None:
         if user is None or not user.is_active:
             return
         made = _armed("reset_password", user)
-    mail.send("reset_password", to=user.email, **_ways("reset", made))
+    mail.send("reset_password", job, to=user.email, **_ways("reset", made))
 
 
 def notice(job: Record) -> None:
     """Tell of a change to the account: what was not the person's own doing, they should know at once."""
-    mail.send(f"notice_{job.arguments['about']}", to=job.arguments["to"])
+    mail.send(f"notice_{job.arguments['about']}", job, to=job.arguments["to"])
 
 
 def webhook_disabled(job: Record) -> None:
@@ -73,10 +73,10 @@ def webhook_disabled(job: Record) -> None:
     webhook = fetch_one(_WEBHOOK, webhook_id=job.arguments["webhook_id"])
     if user is not None and webhook is not None and webhook.disabled_at is not None:
         is_gone = webhook.disabled_reason == "gone"
-        mail.send("webhook_disabled", to=user.email, url=webhook.url, is_gone=is_gone)
+        mail.send("webhook_disabled", job, to=user.email, url=webhook.url, is_gone=is_gone)
 
 
-def _confirm_registration(token_id: int) -> None:
+def _confirm_registration(job: Record, token_id: int) -> None:
     with unit_of_work():
         row = one_time.locked(token_id)
         if row is None:
@@ -84,21 +84,21 @@ def _confirm_registration(token_id: int) -> None:
         holder = fetch_one(_BY_EMAIL, email_key=row.email_key)
         made = None if holder else one_time.arm(row)
     if made is not None:
-        mail.send("confirm_registration", to=row.email, **_ways("confirm", made))
+        mail.send("confirm_registration", job, to=row.email, **_ways("confirm", made))
         return
     if holder is not None:
-        mail.send("already_registered", to=holder.email)
+        mail.send("already_registered", job, to=holder.email)
     with unit_of_work():
         delete_row(OneTimeToken, row)
 
 
-def _verify_email(user_id: int) -> None:
+def _verify_email(job: Record, user_id: int) -> None:
     with unit_of_work():
         user = fetch_one(_BY_ID, user_id=user_id)
         if user is None or user.email_verified:
             return
         made = _armed("verify_email", user)
-    mail.send("verify_email", to=user.email, **_ways("confirm", made))
+    mail.send("verify_email", job, to=user.email, **_ways("confirm", made))
 
 
 def _armed(purpose: str, user: Record) -> Secrets:

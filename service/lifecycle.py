@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, or_, select, update
 
-from models import Avatar, Event, Job, OneTimeToken, Post, Session, User
+from models import Avatar, Event, IdempotencyKey, Job, OneTimeToken, Post, Session, User
 from models.base import now
 from models.rows import update_row
 from models.statements import AnySelect, Record, execute, fetch_all, fetch_one
@@ -36,7 +36,8 @@ _EXPIRED = (
     .with_for_update(skip_locked=True)
 )
 _DELETE_OWN = [
-    delete(table).where(table.user_id == bindparam("user_id")) for table in (Post, Session, OneTimeToken, Job)
+    delete(table).where(table.user_id == bindparam("user_id"))
+    for table in (Post, Session, OneTimeToken, Job, IdempotencyKey)
 ]
 # By the address only what nobody had who may have it by now.
 _DELETE_STRAY = [

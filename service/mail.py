@@ -7,7 +7,7 @@ import unicodedata
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
-from email.utils import formatdate, make_msgid
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,7 +16,9 @@ import idna
 from flask import current_app
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from models.statements import Record
 from service.jobs.queue import JobFailed
+from service.keyed import mark
 
 TIMEOUT = 10  # Seconds for each step of talking to the mail server.
 _templates = Environment(
@@ -28,9 +30,10 @@ _templates = Environment(
 )
 
 
-def send(template: str, *, to: str, **values: Any) -> None:
-    """Render a letter and send it; raises JobFailed."""
+def send(template: str, job: Record, *, to: str, **values: Any) -> None:
+    """Render the letter of a job and send it; raises JobFailed."""
     message = compose(template, to=to, **values)
+    message["Message-ID"] = _message_id(job)
     url = urlsplit(current_app.config["MAIL_URL"])
     if url.scheme == "console":
         sys.stderr.write(f"{message.as_string()}\n")
@@ -42,21 +45,25 @@ def send(template: str, *, to: str, **values: Any) -> None:
 
 def compose(template: str, *, to: str, **values: Any) -> EmailMessage:
     """Return a letter; the first line of its text is its subject."""
-    public_url = current_app.config["PUBLIC_URL"]
-    values["service"] = public_url
+    values["service"] = current_app.config["PUBLIC_URL"]
     subject, _, text = _templates.get_template(f"{template}.txt").render(values).partition("\n")
     message = EmailMessage(policy=SMTP if _address(to).addr_spec.isascii() else SMTPUTF8)
     message["To"] = _address(to)
     message["From"] = current_app.config["MAIL_FROM"]
     message["Subject"] = subject
     message["Date"] = formatdate()
-    message["Message-ID"] = make_msgid(domain=urlsplit(public_url).hostname or "localhost")
     message["Auto-Submitted"] = "auto-generated"  # No answering machine should answer (RFC 3834).
     html = _templates.get_template(f"{template}.html").render(values)
     encoding = "7bit" if text.isascii() and html.isascii() else "quoted-printable"
     message.set_content(text.strip() + "\n", cte=encoding)
     message.add_alternative(html, subtype="html", cte=encoding)
     return message
+
+
+def _message_id(job: Record) -> str:
+    """Return the same for each attempt of a job, so that a letter which was sent, but not noted, can be recognised."""
+    host = urlsplit(current_app.config["PUBLIC_URL"]).hostname or "localhost"
+    return f"<{mark('letter', job.id, job.created_at)}@{host}>"
 
 
 def _address(to: str) -> Address:

@@ -19,6 +19,7 @@ from models.base import db
 from models.migrations import upgrade_alone
 from models.statements import execute, unit_of_work
 from resources.app import create_app
+from service import passwords
 from tests.client import Client
 from tests.contract import Contract
 from tests.databases import application
@@ -82,8 +83,9 @@ def make_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> C
 
 
 @pytest.fixture(scope="session")
-def settings_for() -> Callable[..., Settings]:
+def settings_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Settings]:
     """Return a function that makes settings for a database, with further variables."""
+    files = tmp_path_factory.mktemp("files").as_uri()
 
     def make(database_url: str, **variables: str) -> Settings:
         environ = {
@@ -92,6 +94,7 @@ def settings_for() -> Callable[..., Settings]:
             "SECRET_KEY": SECRET_KEY,
             "SIGNING_KEYS": SIGNING_KEY,
             "PUBLIC_URL": "http://localhost",
+            "STORAGE_URL": files,
             **variables,
         }
         return load(environ, dotenv=Path("/nonexistent"))
@@ -120,6 +123,8 @@ def contract(migrated_app: Flask) -> Contract:
 def app(migrated_app: Flask) -> Iterator[Flask]:
     """Return the application with empty tables; whatever a test commits is gone after it."""
     Bound.app = migrated_app
+    # More than any test has threads; one in which there is no place takes them away.
+    migrated_app.extensions["password_places"] = passwords.places(64)
     configuration = dict(migrated_app.config)
     yield migrated_app
     migrated_app.config.update(configuration)
@@ -184,7 +189,7 @@ def snapshot(app: Flask) -> Callable[[], dict[str, list[Any]]]:
     def take() -> dict[str, list[Any]]:
         with app.app_context():
             return {
-                table.name: [tuple(row) for row in db.session.execute(select(table).order_by(table.c.id))]
+                table.name: [*db.session.execute(select(table).order_by(table.c.id))]
                 for table in db.metadata.sorted_tables
             }
 

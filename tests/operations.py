@@ -7,11 +7,16 @@ from typing import Any, NamedTuple
 
 from flask import Flask
 
-from models import Post, User
+from models import Avatar, Post, User
+from models.base import db
+from tests.factories.avatar import AvatarFactory
+from tests.factories.base import Bound
 from tests.factories.one_time_token import OneTimeTokenFactory
 from tests.factories.refresh_token import RefreshTokenFactory, new_refresh_token
 from tests.factories.session import SessionFactory
 from tests.factories.user import PASSWORD, UserFactory
+from tests.factories.webhook import DeliveryFactory, WebhookFactory
+from tests.pictures import a_picture
 
 NEW_PASSWORD = "another pass phrase"
 ARGUMENTS = {"<path:name>": "swagger-ui.css", "<path:filename>": "page.css", "<name>": "not-found"}
@@ -45,6 +50,13 @@ def letter_to(user: User, purpose: str) -> str:
     return token
 
 
+def avatar_of(user: User) -> Avatar:
+    """Return a user's avatar, made where there is none."""
+    with Bound.app.app_context():
+        found = db.session.scalar(db.select(Avatar).filter_by(user_id=user.id))
+    return found or AvatarFactory(user=user)
+
+
 BODIES: dict[tuple[str, str], Callable[[User], dict[str, Any]]] = {
     ("POST", "/api/v1/auth/login"): lambda user: {"email": user.email, "password": PASSWORD},
     ("POST", "/api/v1/auth/refresh"): lambda user: {"refresh_token": refresh_token_of(user)},
@@ -73,11 +85,14 @@ BODIES: dict[tuple[str, str], Callable[[User], dict[str, Any]]] = {
     ("POST", "/api/v1/users/<int:user_id>/posts"): lambda user: {"title": "A title", "content": "Some words."},
     ("PUT", "/api/v1/posts/<int:post_id>"): lambda user: {"title": "A title", "content": "Some words."},
     ("PATCH", "/api/v1/posts/<int:post_id>"): lambda user: {"title": "New"},
+    ("POST", "/api/v1/webhooks"): lambda user: {"url": "https://hooks.example.com/new", "event_types": ["user.*"]},
+    ("PATCH", "/api/v1/webhooks/<int:webhook_id>"): lambda user: {"description": "New"},
 }
 FORMS: dict[tuple[str, str], Callable[[User], dict[str, str]]] = {
     ("POST", "/account/confirm"): lambda user: {"token": letter_to(user, "verify_email")},
     ("POST", "/account/reset"): lambda user: {"token": letter_to(user, "reset_password"), "password": NEW_PASSWORD},
 }
+PICTURES = {("PUT", "/api/v1/users/<int:user_id>/avatar")}
 
 
 def operations_of(app: Flask) -> set[tuple[str, str]]:
@@ -92,13 +107,22 @@ def prepared(method: str, rule: str, user: User, post: Post) -> Sent:
     """
     subject = UserFactory(deleted=True) if rule in OF_DELETED_USERS else user
     arguments = {**ARGUMENTS, "<int:user_id>": str(subject.id), "<int:post_id>": str(post.id)}
-    if "<int:session_id>" in rule:
+    if "/sessions" in rule:
         arguments["<int:session_id>"] = str(SessionFactory(user=subject).id)
+    if "avatar" in rule:
+        arguments["<file>"] = f"{avatar_of(subject).name}-64.webp"
+    if "webhook" in rule:
+        webhook = WebhookFactory()
+        arguments["<int:webhook_id>"] = str(webhook.id)
+        if "<int:delivery_id>" in rule:
+            arguments["<int:delivery_id>"] = str(DeliveryFactory(webhook=webhook, delivered=True).id)
     path = rule
     for argument, value in arguments.items():
         path = path.replace(argument, value)
     if body := BODIES.get((method, rule)):
         return Sent(path, {"json": body(user)})
+    if (method, rule) in PICTURES:
+        return Sent(path, {"data": a_picture(), "headers": {"Content-Type": "image/png"}})
     form = FORMS.get((method, rule))
     return Sent(path, {"data": form(user)} if form else {})
 

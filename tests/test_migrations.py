@@ -85,11 +85,29 @@ WRITTEN_AT = {
         " '2026-04-30 12:00:00')",
         "INSERT INTO events (id, position, type, user_id, subject_id, version, data, created_at) VALUES"
         " (51, 40, 'user.created', 47, 47, 1, '{}', '2026-04-30 12:00:00')",
-        "INSERT INTO webhooks (id, url, description, event_types, creator_id, secret_serial, version, created_at,"
-        " updated_at) VALUES (52, 'https://example.com/hook', '', '[\"*\"]', 47, 1, 1, '2026-04-30 12:00:00',"
+        "INSERT INTO webhooks (id, url, description, event_types, creator_id, position, secret_serial, version,"
+        " created_at, updated_at) VALUES"
+        " (52, 'https://example.com/hook', '', '[\"*\"]', 47, 40, 1, 1, '2026-04-30 12:00:00',"
         " '2026-04-30 12:00:00')",
         "INSERT INTO deliveries (id, webhook_id, event_id, state, attempts, created_at) VALUES"
         " (53, 52, 51, 'pending', 1, '2026-04-30 12:00:00')",
+    ],
+    "0005": [
+        "INSERT INTO users (id, email, email_key, name, name_key, role, is_active, email_verified, public_metadata,"
+        " private_metadata, version, created_at, updated_at) VALUES"
+        " (67, 'eve@example.com', 'eve@example.com', 'Eve', 'eve', 'admin', true, true, '{}', '{}', 1,"
+        " '2026-05-31 12:00:00', '2026-05-31 12:00:00')",
+        "INSERT INTO posts (id, user_id, title, content, version, created_at, updated_at) VALUES"
+        " (68, 67, 'A title', 'Some words', 1, '2026-05-31 12:00:00', '2026-05-31 12:00:00')",
+        "INSERT INTO sessions (id, user_id, amr, transport, remember, created_at, last_used_at, idle_expires_at,"
+        " expires_at) VALUES (69, 67, '[]', 'body', false, '2026-05-31 12:00:00', '2026-05-31 12:00:00',"
+        " '2036-05-31 12:00:00', '2036-05-31 12:00:00')",
+        "INSERT INTO webhooks (id, url, description, event_types, creator_id, position, secret_serial, version,"
+        " created_at, updated_at) VALUES"
+        " (72, 'https://example.com/hook', '', '[\"*\"]', 67, 60, 1, 1, '2026-05-31 12:00:00',"
+        " '2026-05-31 12:00:00')",
+        "INSERT INTO avatars (id, user_id, state, upload, name, created_at, updated_at) VALUES"
+        " (74, 67, 'processing', 'an upload', 'a name', '2026-05-31 12:00:00', '2026-05-31 12:00:00')",
     ],
 }
 # A later revision, as `flask db migrate` would write it: on SQLite it rebuilds the table that others refer to.
@@ -271,7 +289,7 @@ def test_rebuilding_users_keeps_their_posts_and_every_rule(fresh, later):
     assert tables() == schema
     with db.engine.begin() as connection:
         connection.execute(text("DELETE FROM users"))
-    of_users = {"users", "posts", "sessions", "refresh_tokens", "one_time_tokens"}
+    of_users = {"users", "posts", "sessions", "refresh_tokens", "one_time_tokens", "avatars"}
     before["webhooks"] = [{**row, "creator_id": None} for row in before["webhooks"]]
     assert rows() == {table: [] if table in of_users else left for table, left in before.items()}
 

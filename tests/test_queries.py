@@ -3,6 +3,7 @@
 import pytest
 
 from models import statements as of_models
+from tests.factories.event import EventFactory
 from tests.factories.post import PostFactory
 from tests.factories.user import UserFactory
 from tests.operations import operations_of, prepared, table
@@ -19,6 +20,7 @@ GET     /health/ready                                           2
 GET     /problems                                               0
 GET     /problems/<name>                                        0
 GET     /static/<path:filename>                                 0
+GET     /avatars/<file>                                         0
 
 GET     /account/confirm                                        0
 POST    /account/confirm                                        7
@@ -27,7 +29,7 @@ POST    /account/reset                                          13
 
 POST    /api/v1/auth/login                                      13
 POST    /api/v1/auth/refresh                                    8
-POST    /api/v1/auth/logout                                     2
+POST    /api/v1/auth/logout                                     3
 POST    /api/v1/auth/password/forgot                            5
 POST    /api/v1/auth/password/reset                             13
 POST    /api/v1/auth/email/verify                               7
@@ -38,10 +40,11 @@ PATCH   /api/v1/me                                              4
 DELETE  /api/v1/me                                              7
 POST    /api/v1/me/password                                     15
 POST    /api/v1/me/email                                        12
-GET     /api/v1/me/export                                       6
+GET     /api/v1/me/export                                       9
 GET     /api/v1/me/sessions                                     3
-DELETE  /api/v1/me/sessions                                     2
-DELETE  /api/v1/me/sessions/<int:session_id>                    3
+DELETE  /api/v1/me/sessions                                     3
+DELETE  /api/v1/me/sessions/<int:session_id>                    4
+GET     /api/v1/me/events                                       5
 
 GET     /api/v1/users                                           2
 POST    /api/v1/users                                           3
@@ -50,18 +53,35 @@ PUT     /api/v1/users/<int:user_id>                             7
 PATCH   /api/v1/users/<int:user_id>                             4
 DELETE  /api/v1/users/<int:user_id>                             6
 POST    /api/v1/users/<int:user_id>/restore                     4
-POST    /api/v1/users/<int:user_id>/erase                       11
+POST    /api/v1/users/<int:user_id>/erase                       14
 
 GET     /api/v1/users/<int:user_id>/sessions                    3
-DELETE  /api/v1/users/<int:user_id>/sessions                    3
-DELETE  /api/v1/users/<int:user_id>/sessions/<int:session_id>   3
+DELETE  /api/v1/users/<int:user_id>/sessions                    4
+DELETE  /api/v1/users/<int:user_id>/sessions/<int:session_id>   4
+
+GET     /api/v1/users/<int:user_id>/avatar                      2
+PUT     /api/v1/users/<int:user_id>/avatar                      9
+DELETE  /api/v1/users/<int:user_id>/avatar                      5
 
 GET     /api/v1/users/<int:user_id>/posts                       3
-POST    /api/v1/users/<int:user_id>/posts                       3
+POST    /api/v1/users/<int:user_id>/posts                       4
 GET     /api/v1/posts/<int:post_id>                             2
-PUT     /api/v1/posts/<int:post_id>                             3
-PATCH   /api/v1/posts/<int:post_id>                             3
-DELETE  /api/v1/posts/<int:post_id>                             3
+PUT     /api/v1/posts/<int:post_id>                             4
+PATCH   /api/v1/posts/<int:post_id>                             4
+DELETE  /api/v1/posts/<int:post_id>                             4
+
+GET     /api/v1/events                                          5
+GET     /api/v1/users/<int:user_id>/events                      5
+
+GET     /api/v1/webhooks                                        3
+POST    /api/v1/webhooks                                        3
+GET     /api/v1/webhooks/<int:webhook_id>                       3
+PATCH   /api/v1/webhooks/<int:webhook_id>                       3
+DELETE  /api/v1/webhooks/<int:webhook_id>                       3
+POST    /api/v1/webhooks/<int:webhook_id>/secret                3
+POST    /api/v1/webhooks/<int:webhook_id>/ping                  3
+GET     /api/v1/webhooks/<int:webhook_id>/deliveries            3
+POST    /api/v1/webhooks/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver 3
 """
 
 ROWS = {operation: int(count) for operation, (count,) in table(TABLE).items()}
@@ -75,6 +95,7 @@ def ready(client):
     def make(method, rule):
         admin = UserFactory(admin=True)
         user = admin if "/me/" in rule else UserFactory()
+        EventFactory(user=user)  # Who reads it first publishes it.
         path, sent = prepared(method, rule, user, PostFactory(author=user))
         as_admin = client.as_(admin)
         return lambda: as_admin.send(method, path, buffered=True, **sent)
@@ -118,6 +139,18 @@ def test_search_in_another_order_costs_one_statement_to_see_how_many_match(clien
         as_admin.get("/api/v1/users?sort=-name&q=person")
 
     assert len(statements) == 3
+
+
+@pytest.mark.parametrize(("path", "count"), [("/api/v1/events", 4), ("/api/v1/events?after=1", 3), ("/api/v1/me/events", 4)])
+def test_events_that_others_have_published_cost_no_change(client, admin, queries, path, count):
+    as_admin = client.as_(admin)
+    EventFactory(user=admin, position=1)
+
+    with queries() as statements:
+        as_admin.get(path)
+
+    assert len(statements) == count
+    assert not [statement for statement in statements if "UPDATE" in str(statement)]
 
 
 def test_numbered_page_costs_one_statement_for_the_count(client, admin, queries):

@@ -8,9 +8,11 @@ import flask_restful
 import orjson
 from flask import Response, g, request
 from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.statements import unit_of_work
 from resources.http.problems import NotAcceptable
+from service.errors import Refusal
 from service.identity import Client, remember_client
 
 VERBS = ("get", "post", "put", "patch", "delete")
@@ -58,8 +60,17 @@ class Resource(flask_restful.Resource):
 def in_one_unit_of_work(operation: Callable[[], Any]) -> Any:
     """Run an operation in one unit of work, which knows where the request comes from."""
     remember_client(Client(_address(), _user_agent(), g.request_id))
-    with unit_of_work():
-        return operation()
+    try:
+        with unit_of_work():
+            return operation()
+    except (Refusal, SQLAlchemyError) as error:
+        if (answer := g.get("after_failure", _none)(error)) is not None:
+            return answer
+        raise
+
+
+def _none(_: Exception) -> None:
+    """Know of no other answer."""
 
 
 def _address() -> str | None:

@@ -10,6 +10,7 @@ from flask import Response, g, request
 from models.paging import Page
 from resources.http.api import note
 from resources.http.conditional import etag, is_known
+from resources.http.idempotency import idempotent
 from resources.http.links import item_address
 from resources.http.paging import neighbours
 from resources.http.shapes import FieldMap, shape_for
@@ -46,6 +47,8 @@ def marshal_with(
                 return _answer({envelope: [shape(item) for item in result.items], **members}, status, headers)
             return _item(result, field_map, status, location)
 
+        if status == 201:
+            verb = idempotent(verb)
         note(verb, fields=field_map, envelope=envelope, status=status, location=location, or_accepted=or_accepted)
         return verb
 

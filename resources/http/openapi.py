@@ -24,6 +24,7 @@ HEADERS = {
     "X-Request-ID": "The request's id, for your logs and ours.",
     "ETag": "The item's version, for If-Match and If-None-Match.",
     "Location": "Where the new item is.",
+    "Idempotency-Replayed": "`true` where the answer is one that was given before to the same `Idempotency-Key`.",
     "Link": "The neighbouring pages (RFC 8288): first, prev, next, last.",
     "Retry-After": "Seconds to wait before trying again.",
     "WWW-Authenticate": "How to say who you are (RFC 6750).",
@@ -133,6 +134,7 @@ def _responses(spec: APISpec, verb: str, facts: Mapping[str, Any]) -> dict[str, 
     headers = ["X-Request-ID"]
     headers += ["ETag"] if _has_etag(facts) else []
     headers += ["Location"] if facts.get("location") else []
+    headers += ["Idempotency-Replayed"] if facts.get("idempotent") else []
     headers += ["Link"] if facts.get("envelope") else []
     answer: dict[str, Any] = {"description": "Done.", "headers": _headers(*headers)}
     if facts["status"] == 202 and not facts.get("fields"):
@@ -172,7 +174,7 @@ def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:
         found |= {403, 413, 415, 422, 429}
     if verb != "get":
         found |= {404, 409}
-    if "headers" in facts:
+    if "headers" in facts and not facts.get("idempotent"):
         found |= {412, 428}
     return sorted(found)
 

@@ -95,6 +95,20 @@ class Line(Type):
         return normal
 
 
+class Token(Type):
+    """Visible characters of ASCII, as they are or as a quoted string (RFC 9651 §3.3.3)."""
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least, self.most = least, most
+        self.schema = {"type": "string", "minLength": least, "maxLength": most, "pattern": "^[!-~]+$"}
+
+    def __call__(self, text: str) -> str:
+        plain = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+        if not re.fullmatch(r"[!-~]+", plain, re.ASCII) or not self.least <= len(plain) <= self.most:
+            raise ValueError(f"Use {self.least} to {self.most} visible ASCII characters.")
+        return plain
+
+
 class Moment(Type):
     """A time with its zone (RFC 3339 §5.6), in UTC; a time that no calendar here can hold becomes the nearest."""
 

@@ -1,6 +1,5 @@
 """`flask jobs`, `flask worker` and `flask upkeep`: what is done outside requests."""
 
-import os
 import signal
 
 import click
@@ -17,12 +16,12 @@ jobs_group = AppGroup("jobs", help="What is to be done outside requests.")
 
 
 @click.command("worker")
-@click.option("--with-parent", is_flag=True, help="End when the process that started it does.")
+@click.option("--with-parent", type=int, metavar="PID", help="End when this process, which started it, does.")
 @readable_refusals
-def worker(with_parent: bool) -> None:
-    """Publish events and run jobs until SIGTERM; what has begun by then is finished."""
+def worker(with_parent: int | None) -> None:
+    """Publish events and run jobs until SIGTERM, or relay them to a broker; what has begun by then is finished."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    running = Worker(app, os.getppid() if with_parent else None)
+    running = Worker(app, with_parent)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.stop())
     running.run()

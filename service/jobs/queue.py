@@ -34,6 +34,7 @@ _NEXT = _READY.limit(1).with_for_update(skip_locked=True, of=Job)
 _NEXT_OUTSIDE_LANES = _NEXT.where(Job.lane.is_(None))
 _IN_ATTEMPT = (Job.id == bindparam("job_id"), Job.attempts == bindparam("attempt"), Job.failed_at.is_(None))
 _HELD = select(Job).where(*_IN_ATTEMPT).with_for_update()
+_HANDED_OVER = _HELD.where(Job.leased)  # Without a lease, its lane may be another's by now.
 _DONE = delete(Job).where(*_IN_ATTEMPT)
 _PUT_OFF_LANE = (
     update(Job)
@@ -62,13 +63,13 @@ def enqueue(
     email_key: str | None = None,
     run_at: datetime | None = None,
     **arguments: Any,
-) -> None:
+) -> Record:
     """Ask for a job in the running unit of work; it runs at least once, soon after the commit, or `run_at` a moment.
 
     Of the jobs in one lane, one runs at a time. `user_id` or `email_key` say whom it is about.
     """
     at = {"run_at": run_at} if run_at else {}
-    insert_row(Job, kind=kind, lane=lane, user_id=user_id, email_key=email_key, arguments=arguments, **at)
+    return insert_row(Job, kind=kind, lane=lane, user_id=user_id, email_key=email_key, arguments=arguments, **at)
 
 
 def is_any_ready() -> bool:
@@ -93,8 +94,16 @@ def hand_over(*, within: timedelta) -> Record | None:
 def take(job_id: int, attempt: int) -> Record | None:
     """Begin a job that was handed over before this attempt; there is none where somebody has begun it already."""
     with unit_of_work():
-        job = fetch_one(_HELD, job_id=job_id, attempt=attempt)
+        job = fetch_one(_HANDED_OVER, job_id=job_id, attempt=attempt)
         return _begun(job) if job else None
+
+
+def hand_back(job: Record, *, retry_in: timedelta) -> None:
+    """Let a job that was handed over, but of which nobody could be told, be due again for the same attempt."""
+    with unit_of_work():
+        held = fetch_one(_HANDED_OVER, job_id=job.id, attempt=job.attempts)
+        if held is not None:
+            update_row(Job, held, leased=False, run_at=now() + retry_in)
 
 
 def done(job: Record) -> None:

@@ -1,15 +1,17 @@
-"""The worker: a process that publishes events, and runs what is due in threads of its own."""
+"""The worker: a process that publishes events, and runs what is due in threads of its own or hands it to a broker."""
 
 import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import deliveries, feed
-from service.jobs import queue, runner
+from service.jobs import queue, relay, runner
+from service.jobs.relay import Relay
 
 log = logging.getLogger("rollcall.worker")
 
@@ -18,55 +20,76 @@ AFTER_TROUBLE = 5.0  # Seconds until the database is tried again.
 
 
 class Worker:
-    """Looks for what is due, and has threads run it until it is told to stop.
+    """Looks for what is due, and has threads run it until it is told to stop; where there is a broker, relay it.
 
     Half of the threads leave alone what stands in lanes, so that endpoints that answer slowly hold up no letter.
     """
 
     def __init__(self, app: Flask, parent: int | None = None) -> None:
         self.app, self.parent = app, parent
-        threads = app.config["THREADS"]
+        threads, broker = app.config["THREADS"], app.extensions.get("broker")
+        self._is_told_to_stop = False
         self._stop, self._due = threading.Event(), threading.Event()
+        works = (
+            [partial(self._relay, Relay(broker))]
+            if broker
+            else [partial(self._run_jobs, number >= threads // 2) for number in range(threads)]
+        )
         self._threads = [
-            threading.Thread(target=self._run_jobs, args=(number >= threads // 2,), name=f"jobs {number}")
-            for number in range(threads)
+            threading.Thread(target=self._repeat, args=(work,), name=f"jobs {number}")
+            for number, work in enumerate(works)
         ]
 
     def run(self) -> None:
         """Work until `stop` is called; what has begun by then is finished."""
         for thread in self._threads:
             thread.start()
+        log.info("the worker has started")
         try:
             self._repeat(self._look)
         finally:
-            self.stop()
+            self._end()
             for thread in self._threads:
                 thread.join()
+        log.info("the worker has stopped")
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more; a signal may call this at any moment, so that it takes no lock, as an Event would."""
+        self._is_told_to_stop = True
+
+    def _end(self) -> None:
         self._stop.set()
         self._due.set()
 
     def _look(self) -> None:
-        if self.parent is not None and os.getppid() != self.parent:
-            self.stop()  # Whoever started it has ended, perhaps without a word.
+        if self._is_told_to_stop or self._is_orphaned():
+            self._end()
             return
         feed.publish()
-        while deliveries.fan_out() and not self._stop.is_set():
+        while deliveries.fan_out() and not self._is_told_to_stop:
             pass
         if queue.is_any_ready():
             self._due.set()
         self._stop.wait(LOOK_EVERY)
 
-    def _run_jobs(self, in_lanes: bool) -> None:
-        def work() -> None:
-            if not runner.run_next(in_lanes=in_lanes):
-                self._due.clear()
-                if not self._stop.is_set():
-                    self._due.wait()
+    def _is_orphaned(self) -> bool:
+        """Tell whether the process that started this one has ended, perhaps without a word."""
+        return self.parent is not None and os.getppid() != self.parent
 
-        self._repeat(work)
+    def _run_jobs(self, in_lanes: bool) -> None:
+        if not runner.run_next(in_lanes=in_lanes):
+            self._wait_for_jobs()
+
+    def _relay(self, to: Relay) -> None:
+        if to.hand_over(lambda: not self._stop.is_set()):
+            self._wait_for_jobs()
+        else:
+            self._stop.wait(relay.AFTER_TROUBLE)
+
+    def _wait_for_jobs(self) -> None:
+        self._due.clear()
+        if not self._stop.is_set():
+            self._due.wait()
 
     def _repeat(self, work: Callable[[], None]) -> None:
         while not self._stop.is_set():

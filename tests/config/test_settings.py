@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from config import checks
 from config.checks import check
 from config.development import new_signing_key
 from config.refusal import ConfigurationError
-from config.settings import DECLARED, ENVIRONMENTS, SECRET_SETTINGS, Settings, load, misspelled, table
+from config.settings import DECLARED, ENVIRONMENTS, INSTANCE, SECRET_SETTINGS, Settings, load, misspelled, table
 from models.migrations import upgrade_alone
 from resources.app import create_app
 from tests.processes import CHECK_CONFIG, DOCTOR, run
@@ -106,6 +107,21 @@ def test_complete_settings_are_accepted():
         ("MAIL_FROM", "Rollcall <no-reply>", "is no address"),
         ("MAIL_FROM", "a@example.com, b@example.com", "is no address"),
         ("MAIL_FROM", "Rollcall\nBcc: <a@example.com>", "is no address"),
+        ("STORAGE_URL", "files", "is not understood"),
+        ("STORAGE_URL", "file:", "is not understood"),
+        ("STORAGE_URL", "file://files", "is not understood"),
+        ("STORAGE_URL", "file:///srv/files?x=y", "is not understood"),
+        ("STORAGE_URL", "file:///proc/files", "cannot be written"),
+        ("STORAGE_URL", f"file://{__file__}", "cannot be written"),
+        ("STORAGE_URL", f"file://{__file__}/files", "cannot be written"),
+        ("STORAGE_URL", "https://bucket.example", "is not understood"),
+        ("STORAGE_URL", "s3:", "is not understood"),
+        ("STORAGE_URL", "s3://Bucket_", "is not understood"),
+        ("STORAGE_URL", "s3://bucket?acl=public-read", "is not understood"),
+        ("STORAGE_URL", "s3://bucket?endpoint=files.example", "is not understood"),
+        ("STORAGE_URL", "s3://bucket?endpoint=", "is not understood"),
+        ("STORAGE_URL", "s3://bucket?region=", "is not understood"),
+        ("STORAGE_URL", "s3://bucket?endpoint=https://[::1", "is not understood"),
         ("LOG_LEVEL", "verbose", "is 'verbose'"),
         ("LOG_TARGET", "file:log", "is 'file:log'"),
         ("PORT", "0", "is 0: use 1 to 65535."),
@@ -159,6 +175,12 @@ def test_every_fault_is_told_at_once():
         {"MAIL_URL": "smtp://me:can%2Fary@[::1]:587"},
         {"MAIL_URL": "file:///var/mail/rollcall"},
         {"MAIL_URL": "console:"},
+        {"STORAGE_URL": ""},
+        {"STORAGE_URL": "file:///tmp"},
+        {"STORAGE_URL": "file:///tmp/not%20yet/there"},
+        {"STORAGE_URL": "s3://bucket"},
+        {"STORAGE_URL": "s3://my.bucket/a/prefix?region=eu-central-1"},
+        {"STORAGE_URL": "s3://bucket?endpoint=http://minio:9000&region=local"},
         {"MAIL_FROM": "no-reply@example.com"},
         {"MAIL_FROM": "Rollcall of Bücher <no-reply@example.com>"},
     ],
@@ -180,6 +202,20 @@ def test_the_public_address_is_always_answered_and_mail_comes_from_there(public_
 
     assert settings.ALLOWED_HOSTS[0] == host
     assert f"Rollcall <no-reply@{host}>" == settings.MAIL_FROM
+
+
+def test_a_bucket_needs_its_extra(monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+
+    (line,) = refusals({**PRODUCTION, "STORAGE_URL": "s3://bucket"})
+
+    assert line == "STORAGE_URL names a bucket, for which boto3 is missing: install rollcall with its extra s3."
+    assert refusals({**PRODUCTION, "STORAGE_URL": "file:///tmp"}) == []
+
+
+def test_only_development_keeps_files_without_being_told_where():
+    assert loaded().STORAGE_URL == ""
+    assert (INSTANCE / "files").as_uri() == loaded({"APP_ENV": "development"}).STORAGE_URL
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "  "])
@@ -315,6 +351,9 @@ def test_a_misspelled_variable_is_warned_of():
         ("DATABASE_URL", "sqlite:///relative?key=canary"),
         ("MAIL_URL", "imap://me:canary@mail.example"),
         ("MAIL_URL", "smtp://me:canary@[::1"),
+        ("STORAGE_URL", "s3://key:canary@bucket"),
+        ("STORAGE_URL", "s3://bucket?endpoint=https://key:canary@files.example"),
+        ("STORAGE_URL", "s3://bucket?secret=canary"),
         ("SIGNING_KEYS", '"-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----"'),
         ("SIGNING_KEYS", "MIGHAgEAMBMGByqGSMcanary"),
         ("SIGNING_KEYS", "canary" * 100),

@@ -8,7 +8,7 @@ from tests.factories.user import UserFactory
 
 
 class EventFactory(RowFactory):
-    """Something that happened to a user, who did it themself."""
+    """Something that happened to a user, who did it themself; it has no place in the feed yet."""
 
     class Meta:
         model = Event
@@ -18,7 +18,9 @@ class EventFactory(RowFactory):
 
     type = "user.updated"
     user_id = factory.SelfAttribute("user.id")
+    subject_id = factory.SelfAttribute("user_id")
+    version = 2
     actor_id = factory.SelfAttribute("user_id")
     request_id = factory.Sequence(lambda number: f"request-{number:08}")
     address = "203.0.113.7"
-    data = {"fields": ["name"]}
+    data = {"changed": ["name"]}

@@ -261,7 +261,7 @@ def test_reuse_is_noted_and_the_person_told(app, client, member, token, used_ago
     show(client, token)
 
     (event,) = rows(app, Event, type="session.refresh_token_reused")
-    assert (event.user_id, event.data, event.address) == (member.id, {"session": session}, "127.0.0.1")
+    assert (event.user_id, event.subject_id, event.data, event.address) == (member.id, session, {}, "127.0.0.1")
     (job,) = rows(app, Job)
     assert (job.kind, job.user_id) == ("notice", member.id)
     assert job.arguments == {"about": "token_reused", "to": member.email}

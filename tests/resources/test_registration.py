@@ -181,7 +181,7 @@ def test_a_confirmed_registration_leaves_neither_password_nor_name_behind(client
     rows = snapshot()
     assert len(rows["users"]) == 1 and rows["jobs"] == []
     assert "argon2" not in str(rows["one_time_tokens"]) and "Lovelace" not in str(rows["one_time_tokens"])
-    assert [row[1] for row in rows["events"]] == ["user.created"]
+    assert [row.type for row in rows["events"]] == ["user.created"]
 
 
 @pytest.mark.parametrize("traits", [{}, {"suspended": True}, {"email_verified": True}], ids=str)

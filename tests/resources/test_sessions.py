@@ -193,7 +193,7 @@ def test_sign_in_is_noted(app, client, member):
 
     with app.app_context():
         (row,) = db.session.scalars(select(Event).filter_by(type="session.created"))
-    assert (row.user_id, row.data, row.address) == (member.id, {"session": session_of(grant)}, "198.51.100.7")
+    assert (row.user_id, row.subject_id, row.data, row.address) == (member.id, session_of(grant), {}, "198.51.100.7")
 
 
 # Ending them

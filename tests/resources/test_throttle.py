@@ -543,10 +543,12 @@ def test_suspended_person_with_the_right_password_does_not_guess(client):
     assert answers == [(403, "account_suspended")] * 7
 
 
-def test_attempt_that_was_not_looked_at_is_no_guess(client, member, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(passwords, "_slots", threading.BoundedSemaphore(1))
-        patch.setattr(passwords._slots, "acquire", lambda timeout: False)
-        assert attempts(7, client, member.email) == [(503, "busy")] * 7
+def test_attempt_for_which_there_is_no_place_is_no_guess(app, client, as_member, member, nothing_changes):
+    only_place = app.extensions["password_places"] = passwords.places(1)
 
-    assert attempt(client, member.email, PASSWORD).status_code == 200
+    with only_place, nothing_changes():
+        answers = [attempt(client, member.email), new_password(as_member), new_email(as_member)]
+
+    assert [(answer.problem, answer.headers["Retry-After"]) for answer in answers] == [((503, "busy"), "1")] * 3
+    assert attempts(5, client, member.email) == [WRONG] * 5
+    assert [new_email(as_member).problem for _ in range(10)] == [WRONG_HERE] * 10

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.served.crew import Crew
 from tests.served.service import Service, served
 
 
@@ -39,7 +40,7 @@ def mortal(database_kind: str, make_database: Callable[[str, str], str]) -> Iter
 
 
 @contextlib.contextmanager
-def all_foreseen(service: Service, but: str | None = None) -> Iterator[None]:
+def all_foreseen(service: Service | Crew, but: str | None = None) -> Iterator[None]:
     """Hold a server to it that nothing went wrong in the block that nobody foresaw, but for lines with some text."""
     yield
     unforeseen = [line for line in service.unforeseen() if but is None or but not in line]

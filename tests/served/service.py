@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -19,7 +20,7 @@ import psycopg
 import requests
 
 from config.development import new_signing_key
-from tests.servers import ROOT, Gunicorn, gunicorn, inherited
+from tests.servers import ROOT, Gunicorn, Kept, gunicorn, inherited, start_process
 
 API = "/api/v1"
 PASSWORD = "correct horse battery staple"
@@ -52,6 +53,14 @@ class Caller(requests.Session):
         kwargs.setdefault("timeout", TIMEOUT)
         return super().request(method, self.url + url, **kwargs)
 
+    def patiently(self, method: str, url: str, **kwargs: Any) -> requests.Response:
+        """Send a request, and again after the time in `Retry-After` or a little more, until it is not told `busy`."""
+        deadline = time.monotonic() + TIMEOUT
+        while (answer := self.request(method, url, **kwargs)).status_code == 503 and answer.json()["code"] == "busy":
+            assert time.monotonic() < deadline, "there has never been a place"
+            time.sleep(int(answer.headers["Retry-After"]) * random.uniform(1, 2))
+        return answer
+
 
 class Service:
     """The application on a port, over a database of its own."""
@@ -59,6 +68,8 @@ class Service:
     def __init__(self, server: Gunicorn, database_url: str, environment: dict[str, str]) -> None:
         self.server, self.url, self.port = server, server.url, server.port
         self.database_url, self.environment = database_url, environment
+        self.staff: list[Kept] = []
+        self._former_staff: list[Kept] = []
         self._admin_token, self._signed_in_at = "", 0.0
 
     def caller(self, token: str | None = None) -> Caller:
@@ -128,6 +139,25 @@ class Service:
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: len(set(self.server.worker_pids()) - {*pids}) == WORKERS)
 
+    def employ(self) -> Kept:
+        """Start a worker."""
+        worker = start_process("worker", ("flask", "--app", "wsgi", "worker"), self.environment)
+        self.staff.append(worker)
+        return worker
+
+    def kill_staff(self) -> None:
+        """Kill the workers, all at once."""
+        for worker in self.staff:
+            os.kill(worker.pid, signal.SIGKILL)
+        self.dismiss_staff()
+
+    def dismiss_staff(self) -> None:
+        """Tell the workers to finish what they have begun, and wait for their end."""
+        for worker in self.staff:
+            worker.stop()
+        self._former_staff += self.staff
+        self.staff.clear()
+
     def kept(self, moment: datetime) -> Any:
         """Return a moment in UTC as the database keeps it."""
         return f"{moment:%Y-%m-%d %H:%M:%S.%f}" if self.database_url.startswith("sqlite") else moment
@@ -138,12 +168,16 @@ class Service:
         with _serving(self.environment) as server:
             yield Service(server, self.database_url, self.environment)
 
+    def log(self) -> str:
+        """Return what the server and the workers have written."""
+        return "".join(process.log() for process in (self.server, *self._former_staff, *self.staff))
+
     def log_lines(self) -> list[dict[str, Any]]:
-        """Return what the server has written, each line of which is a JSON object."""
-        return [json.loads(line) for line in self.server.log().splitlines()]
+        """Return what the server and the workers have written, each line of which is a JSON object."""
+        return [json.loads(line) for line in self.log().splitlines()]
 
     def unforeseen(self) -> list[str]:
-        """Return what the server has written of errors that nobody foresaw: message, and last line of the trace."""
+        """Return what was written of errors that nobody foresaw: message, and last line of the trace."""
         errors = [line for line in self.log_lines() if line["level"] in {"ERROR", "CRITICAL"}]
         return [f"{line['message']}: {line.get('exc_info', '').rpartition(chr(10))[2]}" for line in errors]
 
@@ -160,8 +194,9 @@ class Service:
 
 @contextlib.contextmanager
 def served(database_url: str, **variables: str) -> Iterator[Service]:
-    """Migrate an empty database, make the first admin, and serve the application until the block ends."""
-    with tempfile.TemporaryDirectory(prefix="rollcall-mail-") as mail:
+    """Migrate an empty database, make the first admin, and serve the application with a worker until the block ends."""
+    folder = tempfile.TemporaryDirectory
+    with folder(prefix="rollcall-mail-") as mail, folder(prefix="rollcall-files-") as files:
         environment = {
             "APP_ENV": "production",
             "DATABASE_URL": database_url,
@@ -170,6 +205,7 @@ def served(database_url: str, **variables: str) -> Iterator[Service]:
             "PUBLIC_URL": "https://users.example.com",
             "REGISTRATION": "open",
             "MAIL_URL": f"file://{mail}",
+            "STORAGE_URL": f"file://{files}",
             "ALLOWED_HOSTS": "127.0.0.1",
             "CORS_ORIGINS": "https://app.example.com",
             "LOG_LEVEL": "INFO",
@@ -180,7 +216,12 @@ def served(database_url: str, **variables: str) -> Iterator[Service]:
         run_flask(environment, "migrate-on-start")
         run_flask(environment, "users", "first-admin")
         with _serving(environment) as server:
-            yield Service(server, database_url, environment)
+            service = Service(server, database_url, environment)
+            service.employ()
+            try:
+                yield service
+            finally:
+                service.dismiss_staff()
 
 
 @contextlib.contextmanager
@@ -196,16 +237,17 @@ def somewhere() -> dict[str, str]:
     return {"X-Forwarded-For": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
 
 
-def eventually(condition: Callable[[], bool]) -> None:
+def eventually(condition: Callable[[], bool], *, within: float = TIMEOUT) -> None:
     """Wait until something is so; raise AssertionError when it takes far too long."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it has not come about"
         time.sleep(0.02)
 
 
-def run_flask(environment: dict[str, str], *arguments: str) -> None:
-    """Run one of the application's commands."""
+def run_flask(environment: dict[str, str], *arguments: str) -> str:
+    """Run one of the application's commands, and return what it says."""
     command = [sys.executable, "-m", "flask", "--app", "wsgi", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=inherited() | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -39,7 +39,7 @@ def test_of_writers_with_one_etag_exactly_one_wins(service: Service) -> None:
 
 def register(number: int, caller: Caller, spellings: Sequence[str]) -> tuple[int, str | None]:
     body = {"email": spellings[number % len(spellings)], "name": f"Ann {number}", "password": PASSWORD}
-    answer = caller.post(f"{API}/users", json=body)
+    answer = caller.patiently("POST", f"{API}/users", json=body)
     return answer.status_code, answer.json().get("code")
 
 

@@ -21,7 +21,8 @@ FREE, FIRST_WAIT = 5, 5  # Attempts at an account from where it is not known, an
 
 
 def sign_in(caller: Caller, email: str, password: str, headers: dict[str, str]) -> requests.Response:
-    return caller.post(LOGIN, json={"email": email, "password": password}, headers=headers)
+    """Try to sign in, and again for as long as there is no place to check the password."""
+    return caller.patiently("POST", LOGIN, json={"email": email, "password": password}, headers=headers)
 
 
 def most_evaluated(began: float) -> int:

@@ -23,14 +23,14 @@ def no_job_waits(service: Service) -> bool:
     return service.rows("SELECT id FROM jobs") == []
 
 
-def test_letter_of_which_only_the_job_was_left_is_sent_by_the_workers_that_follow(mortal: Service) -> None:
+def test_letter_of_which_only_the_job_was_left_is_sent_by_the_worker_that_follows(mortal: Service) -> None:
+    mortal.kill_staff()
     person, moment = mortal.make_user(), mortal.kept(datetime.now(UTC))
     job = {"kind": "reset_password", "email_key": person.email, "arguments": "{}", "attempts": 0}
     mortal.insert("jobs", [{**job, "run_at": moment, "created_at": moment}])
 
-    mortal.kill(*mortal.server.worker_pids())
+    mortal.employ()
 
-    assert mortal.send("GET", "/health").status_code == 200
     assert letter_to(mortal, person.email, "Set a new password").code
 
 

@@ -115,7 +115,7 @@ def test_nothing_told_in_confidence_is_written(service: Service) -> None:
     end = service.send("GET", "/").headers["X-Request-ID"]
 
     assert lines_of(service, end)
-    log = service.server.log()
+    log = service.log()
     assert canary not in log
     assert password.encode().hex() not in log
     assert not [secret for secret in (token, admin_token) if secret in log or secret.rpartition(".")[2] in log]

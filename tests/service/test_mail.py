@@ -4,7 +4,9 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -15,7 +17,7 @@ from models import Job
 from models.base import now
 from models.statements import Record, execute, fetch_all, unit_of_work
 from service import mail
-from service.jobs import runner
+from service.jobs import queue, runner
 from service.jobs.queue import JobFailed, enqueue
 from tests.factories.user import UserFactory
 from tests.letters import read
@@ -25,7 +27,13 @@ FORGOT = "/api/v1/auth/password/forgot"
 ADA = "ada@example.com"
 EVERY = select(Job).order_by(Job.id)
 PUT_FORWARD = update(Job).values(run_at=bindparam("moment"))
+numbers = count(1)
 LETTER = {"link": "http://localhost/account/reset?token=x", "code": "1234 5678"}
+
+
+def a_job() -> SimpleNamespace:
+    """Return what of a job matters to its letter."""
+    return SimpleNamespace(id=next(numbers), created_at=now())
 
 
 class MailServer:
@@ -103,8 +111,8 @@ def test_a_letter_becomes_a_file(app, tmp_path):
     app.config["MAIL_URL"] = f"file://{tmp_path}/letters/of%20today"
 
     with app.app_context():
-        mail.send("reset_password", to=ADA, **LETTER)
-        mail.send("reset_password", to=ADA, **LETTER)
+        mail.send("reset_password", a_job(), to=ADA, **LETTER)
+        mail.send("reset_password", a_job(), to=ADA, **LETTER)
 
     files = [*(tmp_path / "letters" / "of today").iterdir()]
     assert len(files) == 2 and {path.suffix for path in files} == {".eml"}
@@ -125,7 +133,7 @@ def test_a_file_is_whole_when_it_appears(app, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", watched)
     with app.app_context():
-        mail.send("reset_password", to=ADA, **LETTER)
+        mail.send("reset_password", a_job(), to=ADA, **LETTER)
 
     assert seen == [(True, [], True)]
     assert [path.name.startswith(".") for path in tmp_path.iterdir()] == [False]
@@ -186,7 +194,7 @@ def test_an_address_arrives_in_the_letter_as_it_is(app, tmp_path, to):
     app.config["MAIL_URL"] = f"file://{tmp_path}"
 
     with app.app_context():
-        mail.send("reset_password", to=to, **LETTER)
+        mail.send("reset_password", a_job(), to=to, **LETTER)
 
     (path,) = tmp_path.iterdir()
     letter = read(path.read_bytes())
@@ -241,6 +249,18 @@ def test_a_letter_that_is_put_off_arrives_once_in_the_end(client, server, ada, w
     assert client.post("/api/v1/auth/password/reset", json=reset).status_code == 204
 
 
+def test_a_letter_that_was_sent_but_not_noted_can_be_recognised(client, server, ada, work, monkeypatch):
+    client.post(FORGOT, json={"email": ADA})
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "done", lambda job: None)  # The process dies just before.
+        work()
+    client.post(FORGOT, json={"email": ADA})
+
+    assert work() == []
+    first, again, another = (read(envelope.content).message["Message-ID"] for envelope in server.taken)
+    assert first == again != another
+
+
 @pytest.mark.parametrize("step", ["answers", "refusals"])
 def test_a_letter_that_is_refused_for_good_is_kept_with_its_reason(client, server, ada, work, step):
     getattr(server, step).append("550 No such person")
@@ -280,7 +300,7 @@ def test_a_server_that_says_nothing_is_given_up_for_now(app, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         app.config["MAIL_URL"] = f"smtp://127.0.0.1:{silent.getsockname()[1]}"
         with app.app_context(), pytest.raises(JobFailed, match=r"Timeout|Disconnected") as failure:
-            mail.send("reset_password", to=ADA, **LETTER)
+            mail.send("reset_password", a_job(), to=ADA, **LETTER)
 
     assert failure.value.for_good is False
 
