@@ -41,6 +41,8 @@ class Event(Model):
     version: Mapped[int | None] = mapped_column(Integer)
     actor_id: Mapped[int | None] = mapped_column(Id)
     session_id: Mapped[int | None] = mapped_column(Id)
+    service_account_id: Mapped[int | None] = mapped_column(Id)
+    key_id: Mapped[int | None] = mapped_column(Id)
     request_id: Mapped[str | None] = mapped_column(String(64))
     address: Mapped[str | None] = mapped_column(String(45))
     data: Mapped[dict[str, Any]] = mapped_column(JsonObject, default=dict)

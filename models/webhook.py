@@ -1,9 +1,9 @@
-"""Webhooks: the endpoints that are told what happened, and each telling."""
+"""Webhooks: the endpoints that are told what happened."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Id, JsonObject, Model, Moment, now
@@ -29,28 +29,3 @@ class Webhook(Model):
     version: Mapped[int] = mapped_column(Integer, default=1)
     created_at: Mapped[datetime] = mapped_column(Moment, default=now)
     updated_at: Mapped[datetime] = mapped_column(Moment, default=now)
-
-
-class Delivery(Model):
-    """An event on its way to an endpoint, and how the last attempt went."""
-
-    __tablename__ = "deliveries"
-    __table_args__ = (
-        UniqueConstraint("webhook_id", "event_id"),
-        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
-        Index("ix_deliveries_webhook_id", "webhook_id", "id"),
-        Index("ix_deliveries_event_id", "event_id"),
-        Index("ix_deliveries_created_at", "created_at"),
-    )
-
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    webhook_id: Mapped[int] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
-    event_id: Mapped[int] = mapped_column(ForeignKey("events.id", ondelete="CASCADE"))
-    state: Mapped[str] = mapped_column(String(10), default="pending")
-    attempts: Mapped[int] = mapped_column(Integer, default=0)
-    response_status: Mapped[int | None] = mapped_column(Integer)
-    duration_ms: Mapped[int | None] = mapped_column(Integer)
-    error: Mapped[str | None] = mapped_column(String(40))
-    next_attempt_at: Mapped[datetime | None] = mapped_column(Moment)
-    created_at: Mapped[datetime] = mapped_column(Moment, default=now)
-    attempted_at: Mapped[datetime | None] = mapped_column(Moment)

@@ -10,7 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from resources.http.api import in_one_unit_of_work
 from service import account
-from service.errors import Invalid, Refusal, refusal_from
+from service.database_errors import refusal_from
+from service.errors import Invalid, Refusal
 from service.normal import ONE_LINE
 from service.passwords import MAX_LENGTH
 

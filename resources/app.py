@@ -26,6 +26,7 @@ from resources.http.converters import IdConverter
 from resources.http.cors import init_cors
 from resources.http.envelope import init_envelope
 from resources.http.problems import init_problems
+from resources.oauth import oauth_pages
 from resources.root import root
 from resources.routes import version_1
 from service import feed, passwords
@@ -97,6 +98,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(root)
     app.register_blueprint(docs)
     app.register_blueprint(account_pages)
+    app.register_blueprint(oauth_pages)
     app.register_blueprint(avatar_files)
     return app
 

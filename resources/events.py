@@ -34,6 +34,8 @@ event_fields = FieldMap(
         "changed": Changed(attribute="data"),
         "actor_id": NullableId,
         "session_id": NullableId,
+        "service_account_id": NullableId,
+        "key_id": NullableId,
         "request_id": Nullable,
         "address": Nullable,
         "created_at": Moment,

@@ -28,6 +28,7 @@ def service_document() -> dict[str, Any]:
             "health": address_of("health.alive"),
             "ready": address_of("health.ready"),
             "jwks": address_of("root.jwks"),
+            "oauth": address_of("oauth.metadata"),
         },
     }
 

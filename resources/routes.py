@@ -8,6 +8,7 @@ from resources.events import EventFeed, MyEventList, UserEventList
 from resources.http.api import Api
 from resources.me import Me, MyEmail, MyExport, MyPassword
 from resources.posts import PostItem, UserPostList
+from resources.service_accounts import KeyItem, KeyList, ServiceAccountItem, ServiceAccountList
 from resources.sessions import MySession, MySessionList, UserSession, UserSessionList
 from resources.users import UserErasure, UserItem, UserList, UserRestoration
 from resources.webhooks import (
@@ -49,6 +50,10 @@ def version_1() -> Blueprint:
     api.add_resource(PasswordRenewal, "/auth/password/reset")
     api.add_resource(EmailVerify, "/auth/email/verify")
     api.add_resource(EmailResend, "/auth/email/resend")
+    api.add_resource(ServiceAccountList, "/service-accounts")
+    api.add_resource(ServiceAccountItem, "/service-accounts/<int:service_account_id>")
+    api.add_resource(KeyList, "/service-accounts/<int:service_account_id>/keys")
+    api.add_resource(KeyItem, "/service-accounts/<int:service_account_id>/keys/<int:key_id>")
     api.add_resource(WebhookList, "/webhooks")
     api.add_resource(WebhookItem, "/webhooks/<int:webhook_id>")
     api.add_resource(WebhookSecret, "/webhooks/<int:webhook_id>/secret")

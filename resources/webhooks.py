@@ -10,7 +10,7 @@ from resources.http.auth import current_identity, requires
 from resources.http.conditional import if_match
 from resources.http.marshal import accepted, marshal_with, no_content
 from resources.http.paging import PageParser
-from resources.http.schema import Choices, Flag, Name, StrictSchema, Text
+from resources.http.schema import Choices, Flag, StrictSchema, Text
 from resources.http.shapes import FieldMap
 from service import deliveries, webhooks
 from service.permissions import Permission
@@ -80,7 +80,7 @@ class WebhookInput(StrictSchema):
     """A whole webhook."""
 
     url = Text(8, 2048, required=True)
-    description = Name(0, 200)
+    description = Text(0, 200)
     event_types = Choices(webhooks.EVENT_TYPES)
 
 
@@ -88,7 +88,7 @@ class WebhookPatch(StrictSchema):
     """A merge patch: what is absent stays."""
 
     url = Text(8, 2048)
-    description = Name(0, 200)
+    description = Text(0, 200)
     event_types = Choices(webhooks.EVENT_TYPES)
     is_active = Flag()
 

@@ -105,4 +105,4 @@ def _prepare(webhook: Record, event_id: int) -> None:
 
 
 def _ask_for(delivery: Record) -> None:
-    enqueue("deliver", lane=f"webhook {delivery.webhook_id}", delivery_id=delivery.id)
+    enqueue("deliver", lane=webhooks.lane_of(delivery.webhook_id), delivery_id=delivery.id)

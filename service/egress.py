@@ -105,12 +105,13 @@ def _exchange(
     } | {name.lower(): value for name, value in headers.items()}
     origin = httpcore.Origin(target.scheme.encode(), target.host.encode(), target.port)
     url = httpcore.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=target.path)
-    with (
-        httpcore.HTTP11Connection(origin, _Stream(_connection(target, until), until)) as connection,
-        connection.stream("POST", url, headers=[*lines.items()], content=content) as response,
-    ):
-        _read_to_the_end(response)
-        return response.status, _retry_after(response)
+    stream = _Stream(_dial(places_of(target)[:MOST_PLACES], until), until)
+    with httpcore.HTTP11Connection(origin, stream) as connection:
+        if target.scheme == "https":
+            stream.secure(target.name)
+        with connection.stream("POST", url, headers=[*lines.items()], content=content) as response:
+            _read_to_the_end(response)
+            return response.status, _retry_after(response)
 
 
 def _read_to_the_end(response: httpcore.Response) -> None:
@@ -145,11 +146,14 @@ class _Stream(httpcore.NetworkStream):
         self._until = until
         self._bytes_left = MOST_BYTES
 
+    def secure(self, name: str) -> None:
+        """Go on with TLS, by which the other side proves to be whom the name names."""
+        self._wait_no_longer()
+        self._connection = _context().wrap_socket(self._connection, server_hostname=name)
+
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if not self._bytes_left:
-            raise httpcore.RemoteProtocolError
-        self._connection.settimeout(min(STEP, _left(self._until)))
-        data = self._connection.recv(min(max_bytes, self._bytes_left))
+        self._wait_no_longer()
+        data = self._connection.recv(min(max_bytes, self._bytes_left))  # In the end nothing, as if it were closed.
         if not data and self._bytes_left == MOST_BYTES:
             raise ConnectionError  # Closed without a word: there is no answer, rather than an invalid one.
         self._bytes_left -= len(data)
@@ -158,37 +162,25 @@ class _Stream(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
             while buffer:
-                self._connection.settimeout(min(STEP, _left(self._until)))
+                self._wait_no_longer()
                 buffer = buffer[self._connection.send(buffer) :]
-        except TimeoutError:
-            raise
         except OSError as error:
             raise httpcore.WriteError from error  # There may be an answer all the same, so httpcore reads on.
 
     def close(self) -> None:
         self._connection.close()
 
-
-def _connection(target: Target, until: float) -> socket.socket:
-    """Return a connection to a host, proven by TLS to be that host; raises Refused, OSError."""
-    places = places_of(target)[:MOST_PLACES]
-    connection = _dial(places, min(until, clock() + CONNECT))
-    try:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if target.scheme == "https":
-            connection.settimeout(min(STEP, _left(until)))
-            return _context().wrap_socket(connection, server_hostname=target.name)
-    except OSError:
-        connection.close()
-        raise
-    return connection
+    def _wait_no_longer(self) -> None:
+        self._connection.settimeout(min(STEP, _left(self._until)))
 
 
 def _dial(places: list[Place], until: float) -> socket.socket:
     """Connect to the first place that answers, each within its share of the time; raises OSError."""
+    until = min(until, clock() + CONNECT)
     for others, (family, address) in zip(reversed(range(len(places))), places, strict=True):
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.settimeout(_left(until) / (others + 1))
             connection.connect(address)
         except OSError:

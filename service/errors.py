@@ -5,10 +5,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm.exc import StaleDataError
-
 
 class Fault(NamedTuple):
     """One thing wrong with the input: where (a JSON Pointer into the request), which kind, and a sentence."""
@@ -79,6 +75,20 @@ class InvalidToken(AuthenticationRequired):
 
     code = "invalid_token"
     title = "The access token is not valid"
+
+
+class InvalidKey(InvalidToken):
+    """The key is unknown, revoked or expired, or whoever made its service account may no longer sign in."""
+
+    code = "invalid_key"
+    title = "The key is not valid"
+
+
+class MalformedKey(InvalidToken):
+    """The key has a typing error: its checksum is wrong, so it never was a key of this service."""
+
+    code = "malformed_key"
+    title = "That is no key"
 
 
 class ReusedToken(InvalidToken):
@@ -209,6 +219,13 @@ class IdempotencyKeyInUse(Conflict):
     title = "The same request is running"
 
 
+class TooManyKeys(Conflict):
+    """The service account has two live keys: one in use, and the next. Revoke one first."""
+
+    code = "too_many_keys"
+    title = "No more keys can be made"
+
+
 class TooManyWebhooks(Conflict):
     """There are as many webhooks as there can be. Remove one first, or let one take in the events of another."""
 
@@ -260,43 +277,3 @@ class Busy(Unavailable):
 
     code = "busy"
     title = "Too much to do just now"
-
-
-# The refusal for each constraint, by its name on PostgreSQL and by its columns on SQLite, which names no others.
-CONSTRAINTS: dict[str, type[Refusal]] = {
-    "uq_users_email_key": EmailTaken,
-    "users.email_key": EmailTaken,
-    "uq_users_external_id": ExternalIdTaken,
-    "users.external_id": ExternalIdTaken,
-    "fk_posts_user_id": NotFound,
-}
-
-
-READ_ONLY = "25006"  # PostgreSQL's read_only_sql_transaction.
-
-
-def refusal_from(error: SQLAlchemyError) -> Refusal | None:
-    """Return the refusal that a database error means, or None where it is a fault of ours."""
-    if isinstance(error, IntegrityError):
-        refusal = CONSTRAINTS.get(_constraint(error))
-        return refusal() if refusal else None
-    if isinstance(error, StaleDataError):
-        return VersionMismatch()
-    if isinstance(error, DataError):
-        return Invalid("A value does not fit.")
-    if isinstance(error, (OperationalError, PoolTimeout)) or _is_out_of_reach(error):
-        return Unavailable()
-    return None
-
-
-def _is_out_of_reach(error: SQLAlchemyError) -> bool:
-    """Tell whether the connection was lost, or leads to a standby that cannot be written to."""
-    if not isinstance(error, DBAPIError):
-        return False
-    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) == READ_ONLY
-
-
-def _constraint(error: IntegrityError) -> str:
-    """Name the violated constraint; SQLite offers only a sentence that ends in the column."""
-    diagnostics = getattr(error.orig, "diag", None)
-    return str(diagnostics.constraint_name) if diagnostics else str(error.orig).rpartition(": ")[2]

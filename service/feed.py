@@ -45,7 +45,16 @@ _PUBLISH = (
 )
 _COLUMNS = (
     *(Event.position.label("id"), Event.position, Event.type, Event.user_id, Event.subject_id, Event.version),
-    *(Event.data, Event.actor_id, Event.session_id, Event.request_id, Event.address, Event.created_at),
+    *(
+        Event.data,
+        Event.actor_id,
+        Event.session_id,
+        Event.service_account_id,
+        Event.key_id,
+        Event.request_id,
+        Event.address,
+        Event.created_at,
+    ),
 )
 _PUBLISHED = select(*_COLUMNS).where(Event.position.is_not(None))
 _OF_USER = _PUBLISHED.where(Event.user_id == bindparam("user_id"))

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller; `user_id` and `session_id` are None for somebody who has not signed in."""
+    """A caller: a person in a session, a program with a key, or somebody of whom nothing is known."""
 
     user_id: int | None
     permissions: frozenset[str]
     session_id: int | None = None
+    service_account_id: int | None = None
+    key_id: int | None = None
 
     def without_permissions(self) -> "Identity":
         """Return the same person acting for themself only, whatever their role."""

@@ -17,6 +17,8 @@ class Permission(StrEnum):
     EVENTS_READ = "events:read"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
 
 
 # What lets somebody see the things that a permission lets others change.
@@ -24,6 +26,7 @@ READING = {
     Permission.USERS_WRITE: Permission.USERS_READ,
     Permission.POSTS_WRITE: Permission.POSTS_READ,
     Permission.WEBHOOKS_WRITE: Permission.WEBHOOKS_READ,
+    Permission.KEYS_WRITE: Permission.KEYS_READ,
 }
 ROLES: dict[str, frozenset[str]] = {
     "member": frozenset(),

@@ -15,11 +15,12 @@ from models.base import now
 from models.paging import Page, PageRequest, page_of
 from models.rows import delete_some, insert_row
 from models.statements import Record, execute, fetch_all, fetch_one, unit_of_work
-from service import events, tokens
+from service import events
 from service.errors import InvalidToken, NotFound
 from service.identity import Identity, current_client
 from service.permissions import ROLES, Permission, check
 from service.throttle import network_of
+from service.tokens import Claims
 
 log = logging.getLogger("rollcall.sessions")
 
@@ -99,9 +100,9 @@ def begin(user_id: int, *, amr: list[str], transport: str, remember: bool) -> Re
     return session
 
 
-def identify(access_token: str) -> Identity:
-    """Return who holds an access token, as the database sees them now; raises InvalidToken."""
-    claims, moment = tokens.read(access_token), now()
+def identify(claims: Claims) -> Identity:
+    """Return who holds an access token of a session, as the database sees them now; raises InvalidToken."""
+    moment = now()
     row = fetch_one(_HOLDER, session_id=claims.session_id, user_id=claims.user_id, now=moment)
     if row is None:
         raise InvalidToken

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
@@ -30,7 +31,7 @@ AUDIENCE = "rollcall"
 MAX_LENGTH = 2048
 # Whether the time is right is asked at each use.
 CHECKS: Options = {
-    "require": ["iss", "aud", "sub", "iat", "exp", "jti", "sid"],
+    "require": ["iss", "aud", "sub", "iat", "exp", "jti"],
     "strict_aud": True,
     "verify_exp": False,
     "verify_iat": False,
@@ -40,12 +41,16 @@ PEM = re.compile(r"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----", re.DOTALL)
 
 
 class Claims(NamedTuple):
-    """What a token says: whose it is, which session it belongs to, and from when to when it is good (Unix time)."""
+    """What a token says: from when to when it is good (Unix time), and whose it is.
 
-    user_id: int
-    session_id: int
+    A person's names the user and the session, a program's only itself, as it was written down.
+    """
+
     good_from: int
     expires_at: int
+    user_id: int = 0
+    session_id: int = 0
+    token_id: int | None = None
 
 
 class SigningKey(NamedTuple):
@@ -108,11 +113,11 @@ class KeyRing:
         try:
             claims = jwt.decode(token, key.public, algorithms=["ES256"], audience=AUDIENCE, options=CHECKS)
             good_from, expires_at = max(int(claims["iat"]), int(claims.get("nbf", 0))), int(claims["exp"])
-            found = Claims(int(claims["sub"]), int(claims["sid"]), good_from, expires_at)
-        except (jwt.InvalidTokenError, TypeError, ValueError, OverflowError, RecursionError):
+            found = Claims(good_from, expires_at, **_holder(claims))
+        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise InvalidToken from None
         lifetime = found.expires_at - found.good_from
-        if claims["iss"] != self.issuer or not 0 < lifetime <= LIFETIME.total_seconds() or max(found) >= 2**63:
+        if claims["iss"] != self.issuer or not 0 < lifetime <= LIFETIME.total_seconds():
             raise InvalidToken
         return found
 
@@ -123,18 +128,40 @@ class KeyRing:
 
 def issue(*, user_id: int, session_id: int) -> str:
     """Return an access token for a session."""
+    return _issue(sub=str(user_id), sid=str(session_id))
+
+
+def issue_to_program(*, client_id: str, token_id: int) -> str:
+    """Return an access token for a program, with the number under which it was written down."""
+    return _issue(sub=client_id, client_id=client_id, tid=str(token_id))
+
+
+def _issue(**holder: str) -> str:
     ring = _renewed_ring()
     issued = int(time.time())
     claims = {
         "iss": ring.issuer,
         "aud": AUDIENCE,
-        "sub": str(user_id),
-        "sid": str(session_id),
+        **holder,
         "jti": secrets.token_urlsafe(12),
         "iat": issued,
         "exp": issued + int(LIFETIME.total_seconds()),
     }
     return jwt.encode(claims, ring.current.private, algorithm="ES256", headers=ring.current.headers)
+
+
+def _holder(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whose token it is: a person's, in a session, or a program's, by a key; raises KeyError, ValueError."""
+    if "client_id" in claims:
+        return {"token_id": _id(claims["tid"])}
+    return {"user_id": _id(claims["sub"]), "session_id": _id(claims["sid"])}
+
+
+def _id(claim: Any) -> int:
+    number = int(claim)
+    if not 0 < number < 2**63:
+        raise ValueError("That is no id.")
+    return number
 
 
 def read(token: str) -> Claims:

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 from models.statements import unit_of_work
-from service import deliveries, feed, idempotency, lifecycle, one_time, sessions, throttle
+from service import deliveries, feed, idempotency, lifecycle, oauth, one_time, sessions, throttle
 
 # Each removes some and returns how many, until there is nothing left to remove.
 TASKS: dict[str, Callable[[], int]] = {
     "one-time tokens": one_time.forget_expired,
     "throttles": throttle.forget_old,
     "idempotency keys": idempotency.forget_old,
+    "OAuth tokens": oauth.forget_old,
     "sessions": sessions.forget_old,
     "deliveries": deliveries.forget_old,
     "events": feed.forget_old,

@@ -7,14 +7,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flask import current_app
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import InstrumentedAttribute
 
-from models import User, Webhook
+from models import Delivery, Job, User, Webhook
 from models.base import now
 from models.paging import Page, PageRequest, page_of
 from models.rows import delete_row, insert_row, update_row
-from models.statements import Record, fetch_all, fetch_one, serialise
+from models.statements import Record, execute, fetch_all, fetch_one, serialise
 from service import egress, events, feed
 from service.errors import Fault, Invalid, NotFound, TooManyWebhooks, VersionMismatch, WebhookDisabled
 from service.identity import Identity
@@ -38,6 +39,12 @@ _ALL = select(Webhook)
 _COUNT = select(func.count().label("number")).select_from(Webhook)
 _BY_ID = select(Webhook).where(Webhook.id == bindparam("webhook_id"))
 _LOCKED = _BY_ID.with_for_update()
+_GIVE_UP_WAITING = (
+    update(Delivery)
+    .where(Delivery.webhook_id == bindparam("of_webhook"), Delivery.state == "pending")
+    .values(state="failed", error="webhook_disabled", next_attempt_at=None)
+)
+_DROP_JOBS = delete_from(Job).where(Job.lane == bindparam("lane"), Job.leased.is_(False))
 _ADMINS = (
     select(User.id)
     .where(User.role == "admin", User.is_active, User.deleted_at.is_(None))
@@ -49,7 +56,7 @@ _ADMINS = (
 def create(*, actor: Identity, url: str, event_types: Sequence[str] = (EVERYTHING,), description: str = "") -> Record:
     """Add an endpoint, which is told what happens from now on; raises Invalid, TooManyWebhooks."""
     _check_url(url)
-    feed.publish()  # What has happened already is not for it.
+    _publish_all()  # What has happened already is not for it.
     serialise("webhooks")
     found = fetch_one(_COUNT)
     if found is not None and found.number >= MOST:
@@ -88,12 +95,15 @@ def change(webhook_id: int, *, actor: Identity, expected: Collection[int] | None
         _check_url(fields["url"])
     if "event_types" in fields:
         fields["event_types"] = _in_order(fields["event_types"])
-    feed.publish()
+    if fields.get("is_active"):
+        _publish_all()
     webhook = locked(webhook_id, expected=expected)
     is_active = fields.pop("is_active", webhook.disabled_at is None)
     if is_active and webhook.disabled_at is not None:
         fields |= {"disabled_at": None, "disabled_reason": None, "failing_since": None}
         fields["position"] = feed.last_position()
+        execute(_GIVE_UP_WAITING, of_webhook=webhook_id)  # It is from before.
+        execute(_DROP_JOBS, lane=lane_of(webhook_id))
     elif not is_active and webhook.disabled_at is None:
         fields |= {"disabled_at": now(), "disabled_reason": "by_request"}
     changed = update_row(Webhook, webhook, **fields)
@@ -126,6 +136,7 @@ def delete(webhook_id: int, *, actor: Identity, expected: Collection[int] | None
     """Remove an endpoint and its deliveries; raises NotFound, VersionMismatch."""
     webhook = locked(webhook_id, expected=expected)
     delete_row(Webhook, webhook)
+    execute(_DROP_JOBS, lane=lane_of(webhook_id))  # On SQLite, its number may be given again.
     events.record("webhook.deleted", webhook, actor=actor)
 
 
@@ -135,6 +146,11 @@ def disable(webhook: Record, reason: str) -> None:
     events.record("webhook.disabled", disabled)
     for admin in fetch_all(_ADMINS):
         enqueue("webhook_disabled", user_id=admin.id, webhook_id=webhook.id)
+
+
+def lane_of(webhook_id: int) -> str:
+    """Return the lane in which the jobs of an endpoint stand."""
+    return f"webhook {webhook_id}"
 
 
 def wants(webhook: Record, event: Record) -> bool:
@@ -176,11 +192,21 @@ def _key(webhook: Record, serial: int) -> bytes:
 
 def _check_url(url: str) -> None:
     """Refuse (Invalid) an address that is not to be called, our own among them."""
-    refusal = egress.check_url(url, allowed_hosts=current_app.config["WEBHOOK_ALLOWED_HOSTS"])
-    if refusal is None and urlsplit(url).hostname == urlsplit(current_app.config["PUBLIC_URL"]).hostname:
-        refusal = "This service does not call itself."
+    allowed_hosts = current_app.config["WEBHOOK_ALLOWED_HOSTS"]
+    refusal = egress.check_url(url, allowed_hosts=allowed_hosts)
+    if refusal is None:
+        theirs, ours = urlsplit(url), urlsplit(current_app.config["PUBLIC_URL"])
+        # Where hosts are allowed by name, which is development, another port of ours is another service.
+        if theirs.hostname == ours.hostname and (theirs.port == ours.port or not allowed_hosts):
+            refusal = "This service does not call itself."
     if refusal:
         raise Invalid(faults=[Fault("/json/url", "refused", refusal)])
+
+
+def _publish_all() -> None:
+    """Publish whatever has happened, before the running unit of work begins to change anything."""
+    while feed.publish():
+        pass
 
 
 def _in_order(event_types: Sequence[str]) -> list[str]:

@@ -223,7 +223,9 @@ def queries(app: Flask) -> Callable[..., AbstractContextManager[list[Any]]]:
         left_out = () if with_transactions else ("BEGIN", "COMMIT", "ROLLBACK", "SELECT pg_advisory")
 
         def collect(statement: Any) -> None:
-            if not str(statement).startswith(left_out):
+            # SQLite says a DELETE once more for each foreign key that cascades.
+            cascades = str(statement).startswith("DELETE") and statement in statements[-1:]
+            if not (str(statement).startswith(left_out) or cascades):
                 statements.append(statement)
 
         class Cursor(psycopg.Cursor):

@@ -77,7 +77,7 @@ def listening(talk: Talk, *, context: ssl.SSLContext | None = None) -> Iterator[
 
 
 class Received(NamedTuple):
-    """A request; the names of its headers are in lower case."""
+    """A request; the names of its headers are in lower case, and one that comes twice has both values."""
 
     method: str
     path: str
@@ -109,7 +109,8 @@ def read_request(connection: socket.socket) -> Received:
     """Read a request that has a length."""
     with connection.makefile("rb") as lines:
         method, path, _ = lines.readline().decode().split(" ")
-        headers = {name.lower(): value for name, value in parse_headers(lines).items()}
+        fields = parse_headers(lines)
+        headers = {name.lower(): ", ".join(fields.get_all(name, [])) for name in fields}
         return Received(method, path, headers, lines.read(int(headers.get("content-length", 0))))
 
 

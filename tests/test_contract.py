@@ -60,8 +60,8 @@ SECRETS = {
     *("password", "password_hash", "email_key", "name_key", "deleted_at", "erased_at", "ended_at", "sid", "jti"),
     *("token", "token_hash", "code_hash", "details", "network", "idle_expires_at", "secret"),
 }
-# What a person is given of themself, and nobody else.
-HELD = {"get_my_export": {"ended_at"}}
+# What is given to one alone: to a person what is held of them, to an admin the secret of a webhook, once.
+HELD = {"get_my_export": {"ended_at"}, "post_webhook_list": {"secret"}, "post_webhook_secret": {"secret"}}
 # What asks for a refresh token where others ask for an access token, or take none.
 BY_REFRESH_TOKEN = {("post", "/api/v1/auth/refresh"), ("post", "/api/v1/auth/logout")}
 VERBS = ("get", "post", "put", "patch", "delete")

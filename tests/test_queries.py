@@ -73,15 +73,15 @@ DELETE  /api/v1/posts/<int:post_id>                             4
 GET     /api/v1/events                                          5
 GET     /api/v1/users/<int:user_id>/events                      5
 
-GET     /api/v1/webhooks                                        3
-POST    /api/v1/webhooks                                        3
-GET     /api/v1/webhooks/<int:webhook_id>                       3
-PATCH   /api/v1/webhooks/<int:webhook_id>                       3
-DELETE  /api/v1/webhooks/<int:webhook_id>                       3
-POST    /api/v1/webhooks/<int:webhook_id>/secret                3
+GET     /api/v1/webhooks                                        2
+POST    /api/v1/webhooks                                        8
+GET     /api/v1/webhooks/<int:webhook_id>                       2
+PATCH   /api/v1/webhooks/<int:webhook_id>                       4
+DELETE  /api/v1/webhooks/<int:webhook_id>                       5
+POST    /api/v1/webhooks/<int:webhook_id>/secret                4
 POST    /api/v1/webhooks/<int:webhook_id>/ping                  3
 GET     /api/v1/webhooks/<int:webhook_id>/deliveries            3
-POST    /api/v1/webhooks/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver 3
+POST    /api/v1/webhooks/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver 5
 """
 
 ROWS = {operation: int(count) for operation, (count,) in table(TABLE).items()}

@@ -8,7 +8,7 @@ from flask import g, request
 
 from resources.http.api import note
 from resources.http.arguments import RequestParser
-from service import sessions
+from service import credentials
 from service.errors import AuthenticationRequired, Forbidden
 from service.identity import ANONYMOUS, Identity
 from service.permissions import Permission
@@ -20,7 +20,7 @@ _no_parameters = RequestParser()
 def requires(
     permission: Permission | None = None, *, or_own: bool = False, or_anonymous: bool = False
 ) -> Callable[[Verb], Verb]:
-    """Let only those call who are signed in and hold the permission, if one is named.
+    """Let only those call who are signed in and hold the permission; where none is named, any person but no program.
 
     `or_own` lets in everybody who is signed in, because the operation itself lets them at what is theirs and at
     nothing else; `or_anonymous` also those who send no credential.
@@ -34,6 +34,8 @@ def requires(
             identity = _identify(or_anonymous)
             if not open_to_all and permission not in identity.permissions:
                 raise Forbidden
+            if permission is None and identity.key_id is not None:
+                raise Forbidden("Only a person can do this, and this is a key.")
             g.identity = identity
             _refuse_stray_parameters(function)
             return function(*args, **kwargs)
@@ -69,7 +71,7 @@ def _identify(or_anonymous: bool) -> Identity:
     scheme, _, token = (credential or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise AuthenticationRequired
-    return sessions.identify(token.strip())
+    return credentials.identify(token.strip())
 
 
 def _refuse_stray_parameters(function: Verb) -> None:

@@ -19,6 +19,7 @@ from service.throttle import network_of
 
 HEADER = "Idempotency-Key"
 KEPT_HEADERS = ("Content-Type", "Location", "ETag")
+REPEATED = {"Cache-Control": "no-store", "Idempotency-Replayed": "true"}
 SHOWN_ONCE = frozenset({"secret", "key"})  # Members that are kept nowhere, and null in an answer that is repeated.
 
 _header = RequestParser(location="headers")
@@ -55,15 +56,16 @@ def idempotent(verb: Callable[..., Response]) -> Callable[..., Response]:
 def _caller() -> str:
     """Return whose key it is: nobody finds an answer by the key of another."""
     identity = g.get("identity", ANONYMOUS)
-    return f"user {identity.user_id}" if identity.user_id else f"network {network_of(current_client().address)}"
+    if identity.user_id:
+        return f"user {identity.user_id}"
+    if identity.service_account_id:
+        return f"program {identity.service_account_id}"
+    return f"network {network_of(current_client().address)}"
 
 
 def _kept(key: str, fingerprint: str) -> Response | None:
     kept = idempotency.find(key, fingerprint)
     return Response(kept.body, kept.status, {**kept.headers, **REPEATED}) if kept else None
-
-
-REPEATED = {"Cache-Control": "no-store", "Idempotency-Replayed": "true"}
 
 
 def _keep(key: str, fingerprint: str, response: Response) -> None:

@@ -157,11 +157,8 @@ def _accepted_answer(spec: APISpec) -> dict[str, Any]:
         schema = {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
         spec.components.schema("Accepted", schema)
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}}
-    return {
-        "description": "Taken on; a letter tells the rest.",
-        "headers": _headers("X-Request-ID"),
-        "content": content,
-    }
+    description = "Taken on; a letter tells the rest."
+    return {"description": description, "headers": _headers("X-Request-ID"), "content": content}
 
 
 def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:

@@ -9,6 +9,7 @@ from flask import Flask, Response, current_app, g, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
+from service.database_errors import refusal_from
 from service.errors import (
     AuthenticationRequired,
     Conflict,
@@ -20,7 +21,6 @@ from service.errors import (
     TooManyAttempts,
     Unavailable,
     VersionMismatch,
-    refusal_from,
 )
 
 log = logging.getLogger("rollcall.problems")

@@ -4,11 +4,13 @@ import re
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from flask import current_app
 from marshmallow import RAISE, Schema, ValidationError, fields
 
+from resources.http import types
 from service.metadata import MAX_MEMBERS
 from service.normal import EMAIL_LENGTH, EMAIL_PATTERN, MANY_LINES, NO_EDGE_SPACE, ONE_LINE
 
@@ -174,6 +176,21 @@ class Choices(Strict):
         if len(set(value)) < len(value):
             raise ValidationError(Message("repeated", "Name each once."))
         return value
+
+
+class Moment(Strict):
+    """A time with its zone (RFC 3339 §5.6)."""
+
+    def json_schema(self) -> dict[str, Any]:
+        return types.Moment.schema
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> datetime:
+        if not isinstance(value, str):
+            raise ValidationError(Message("invalid_type", "Must be a string."))
+        try:
+            return types.Moment()(value)
+        except ValueError as error:
+            raise ValidationError(Message("invalid_format", str(error))) from None
 
 
 class JsonObject(Strict):

@@ -7,7 +7,8 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.errors import Refusal, refusal_from
+from service.database_errors import refusal_from
+from service.errors import Refusal
 
 
 class Refused(click.ClickException):

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from celery import Celery, Task
+from celery.schedules import crontab
 from celery.signals import setup_logging
 from flask import Flask
 from kombu.connection import Connection
@@ -36,7 +37,8 @@ OPTIONS = {
     "CELERY_WORKER_REDIRECT_STDOUTS": False,
     "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP": True,
     "CELERY_BROKER_CONNECTION_MAX_RETRIES": None,  # That is, try for ever.
-    "CELERY_BEAT_SCHEDULE": {"upkeep": {"task": "rollcall.upkeep", "schedule": 3600.0}},
+    # By the clock: an interval would begin anew whenever beat is started without what it noted before.
+    "CELERY_BEAT_SCHEDULE": {"upkeep": {"task": "rollcall.upkeep", "schedule": crontab(minute="17")}},
 }
 
 
@@ -101,7 +103,7 @@ def _add_tasks(celery: Celery, app: Flask) -> Task:
 
     def run_upkeep() -> None:
         with app.app_context(), _patience_with_the_database():
-            upkeep.run()
+            log.info("upkeep is done", extra={"removed": upkeep.run()})
 
     celery.task(run_upkeep, name="rollcall.upkeep", shared=False)
     return celery.task(run, name="rollcall.run", shared=False)

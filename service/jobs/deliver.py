@@ -140,6 +140,8 @@ def _judge(webhook: Record, outcome: Outcome, is_last: bool) -> None:
     """Keep in mind since when an endpoint has taken nothing, and give it up when that is too long."""
     failing_since = None if outcome.is_success else webhook.failing_since or now()
     webhook = update_row(Webhook, webhook, failing_since=failing_since)
+    if webhook.disabled_at is not None:
+        return  # By request, while it was called.
     if outcome.status == GONE:
         webhooks.disable(webhook, "gone")
     elif is_last and failing_since is not None and failing_since < now() - SUSTAINED:

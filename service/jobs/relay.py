@@ -49,21 +49,22 @@ class Relay:
         """Hand over what is due, as much as the broker should hold; tell whether it answered."""
         try:
             with self._broker.connected() as sender:
-                self._say(is_away=False)
                 for _ in range(sender.room()):
                     if not (may_go_on() and _hand_over_next(sender)):
                         break
         except BrokerAway as error:
-            self._say(is_away=True, reason=str(error))
-        return not self._is_away
-
-    def _say(self, *, is_away: bool, reason: str | None = None) -> None:
-        """Write a line when the broker goes away or comes back, and not one for each job."""
-        if is_away and not self._is_away:
-            log.warning("the broker does not answer", extra={"error": reason})
-        elif self._is_away and not is_away:
+            self._note_away(error)
+            return False
+        if self._is_away:
+            self._is_away = False
             log.info("the broker answers again")
-        self._is_away = is_away
+        return True
+
+    def _note_away(self, error: BrokerAway) -> None:
+        """Write a line when the broker goes away, and not one for each job."""
+        if not self._is_away:
+            self._is_away = True
+            log.warning("the broker does not answer", extra={"error": str(error)})
 
 
 def _hand_over_next(sender: Sender) -> bool:

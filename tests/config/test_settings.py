@@ -122,6 +122,10 @@ def test_complete_settings_are_accepted():
         ("STORAGE_URL", "s3://bucket?endpoint=", "is not understood"),
         ("STORAGE_URL", "s3://bucket?region=", "is not understood"),
         ("STORAGE_URL", "s3://bucket?endpoint=https://[::1", "is not understood"),
+        ("CELERY_BROKER_URL", "sqs://key:canary@queue", "is not understood"),
+        ("CELERY_BROKER_URL", "redis", "is not understood"),
+        ("CELERY_BROKER_URL", "amqp:///", "is not understood"),
+        ("CELERY_BROKER_URL", "redis://broker:port/0", "is not understood"),
         ("LOG_LEVEL", "verbose", "is 'verbose'"),
         ("LOG_TARGET", "file:log", "is 'file:log'"),
         ("PORT", "0", "is 0: use 1 to 65535."),
@@ -181,12 +185,32 @@ def test_every_fault_is_told_at_once():
         {"STORAGE_URL": "s3://bucket"},
         {"STORAGE_URL": "s3://my.bucket/a/prefix?region=eu-central-1"},
         {"STORAGE_URL": "s3://bucket?endpoint=http://minio:9000&region=local"},
+        {"CELERY_BROKER_URL": "redis://:can%2Fary@broker.example:6379/1"},
+        {"CELERY_BROKER_URL": "amqp://app:canary@broker.example//"},
         {"MAIL_FROM": "no-reply@example.com"},
         {"MAIL_FROM": "Rollcall of Bücher <no-reply@example.com>"},
     ],
 )
 def test_a_good_value_is_accepted(variables):
     assert refusals({**PRODUCTION, **variables}) == []
+
+
+@pytest.mark.parametrize(("scheme", "missing"), [("redis", "celery"), ("amqp", "celery"), ("redis", "redis")])
+def test_a_broker_needs_the_packages_for_it(monkeypatch, scheme, missing):
+    monkeypatch.setattr(checks, "find_spec", lambda name: name != missing)
+
+    lines = refusals({**PRODUCTION, "CELERY_BROKER_URL": f"{scheme}://broker.example"})
+
+    assert lines == [
+        "CELERY_BROKER_URL names a broker, for which celery is missing: install rollcall with its extra celery."
+    ]
+
+
+def test_celery_without_a_broker_is_refused_in_one_line(migrated_sqlite):
+    ended = run("celery", "-A", "worker", "worker", DATABASE_URL=migrated_sqlite)
+
+    assert ended.returncode == 1
+    assert one_line(ended.stderr).startswith("rollcall: CELERY_BROKER_URL is missing")
 
 
 @pytest.mark.parametrize(
@@ -354,6 +378,8 @@ def test_a_misspelled_variable_is_warned_of():
         ("STORAGE_URL", "s3://key:canary@bucket"),
         ("STORAGE_URL", "s3://bucket?endpoint=https://key:canary@files.example"),
         ("STORAGE_URL", "s3://bucket?secret=canary"),
+        ("CELERY_BROKER_URL", "sqs://key:canary@queue"),
+        ("CELERY_BROKER_URL", "redis://:canary@[::1"),
         ("SIGNING_KEYS", '"-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----"'),
         ("SIGNING_KEYS", "MIGHAgEAMBMGByqGSMcanary"),
         ("SIGNING_KEYS", "canary" * 100),

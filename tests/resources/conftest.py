@@ -1,6 +1,7 @@
 """Further applications on the database of the test, and clients that have signed in."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from flask import Flask
@@ -9,7 +10,9 @@ from config.settings import Settings
 from models import User
 from models.base import db
 from resources.app import create_app
+from service import egress
 from tests.client import Client
+from tests.endpoints import Endpoints
 
 
 @pytest.fixture
@@ -53,3 +56,11 @@ def as_support(client: Client, support: User) -> Client:
 def as_admin(client: Client, admin: User) -> Client:
     """Return a client that is signed in as the admin."""
     return client.as_(admin)
+
+
+@pytest.fixture
+def endpoints(app: Flask, as_admin: Client, member: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoints]:
+    """Return what adds endpoints, lets things happen to the member, and has the endpoints told; no host has failed."""
+    monkeypatch.setattr(egress, "circuits", egress.Circuits())
+    with ExitStack() as stack:
+        yield Endpoints(app, as_admin, member.id, stack)

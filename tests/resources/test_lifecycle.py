@@ -386,7 +386,7 @@ def test_the_export_holds_everything(app, client, as_admin, mailbox, snapshot):
 
     assert response.status_code == 200
     held = response.json
-    assert {*held} == {"exported_at", "user", "posts", "sessions", "letters", "events"}
+    assert {*held} == {"exported_at", "user", "posts", "sessions", "avatars", "letters", "events"}
     assert held["user"] == {**own.get(ME).json, "private_metadata": {"note": "secret seed"}}
     assert (held["user"]["name"], held["user"]["email"]) == (f"{NAME} jr", ADDRESS)
     assert held["user"]["metadata"] == {"likes": "millet", "cage": "secret seed"}

@@ -26,7 +26,7 @@ def no_job_waits(service: Service) -> bool:
 def test_letter_of_which_only_the_job_was_left_is_sent_by_the_worker_that_follows(mortal: Service) -> None:
     mortal.kill_staff()
     person, moment = mortal.make_user(), mortal.kept(datetime.now(UTC))
-    job = {"kind": "reset_password", "email_key": person.email, "arguments": "{}", "attempts": 0}
+    job = {"kind": "reset_password", "email_key": person.email, "arguments": "{}", "attempts": 0, "leased": False}
     mortal.insert("jobs", [{**job, "run_at": moment, "created_at": moment}])
 
     mortal.employ()

@@ -90,7 +90,7 @@ class Comparison:
         self.times[kind].append((answered - began) * 1000)
         shown = sorted((name, value) for name, value in answer.headers.items() if name != "Date")
         self.answers.add((answer.status_code, answer.content, *shown))
-        time.sleep(0.02)  # By then the letter is written, and does not fall into the time of another request.
+        time.sleep(0.02)  # What a process does when it has answered is not to fall into the time of another request.
 
 
 def tells_apart(what: str, times: dict[str, list[float]]) -> bool:

@@ -489,14 +489,18 @@ def test_hanging_up_at_once_is_a_failed_connection(serve):
     assert reason(server.url, content=b"x" * 1_000_000) == "connection_failed"
 
 
-def test_an_answer_before_the_request_is_read_counts(serve):
+@pytest.mark.parametrize("length", [100, 20_000_000])
+@pytest.mark.parametrize("lasting", [0.1, 5])
+def test_an_answer_before_the_request_is_read_counts(serve, monkeypatch, lasting, length):
     def talk(connection: socket.socket, stopped: threading.Event) -> None:
         connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
-        stopped.wait(0.2)
+        stopped.wait(lasting)
 
-    assert post(serve(talk).url, content=b"x" * 100).status == 413
-    assert post(serve(talk).url, content=b"x" * 20_000_000).status == 413
+    monkeypatch.setattr(egress, "STEP", 0.2)
+    server = serve(talk)
+
+    assert post(server.url, content=b"x" * length).status == 413
 
 
 def test_an_address_that_does_not_answer_is_given_up(internet, quick):
@@ -550,6 +554,16 @@ def test_a_receiver_that_drips_is_given_up(serve, authority, quick, talk, has_tl
     assert 0.25 < time.monotonic() - began < 2
 
 
+def test_a_receiver_that_is_silent_is_given_up_before_the_time_is_over(serve, monkeypatch):
+    monkeypatch.setattr(egress, "STEP", 0.2)
+
+    assert reason(serve(silent).url) == "time_out"
+
+
+def test_a_receiver_that_neither_reads_nor_answers_is_given_up(serve, quick):
+    assert reason(serve(silent).url, content=b"x" * 20_000_000) == "time_out"
+
+
 def test_a_handshake_that_drips_is_given_up(serve, quick):
     server = serve(saying(b"\x16\x03\x03\x40\x00", pause=0.01, forever=b"\x00"))
     began = time.monotonic()
@@ -562,13 +576,13 @@ def test_a_handshake_that_drips_is_given_up(serve, quick):
 @pytest.mark.parametrize("has_tls", [False, True])
 def test_a_receiver_that_takes_the_request_slowly_is_given_up(serve, authority, quick, has_tls):
     def talk(connection: socket.socket, stopped: threading.Event) -> None:
-        while not stopped.wait(0.02) and connection.recv(16_384):
+        while not stopped.wait(0.01) and connection.recv(200_000):
             pass
 
     server = serve(talk, authority.server_context("127.0.0.1") if has_tls else None)
     began = time.monotonic()
 
-    assert reason(server.url, content=b"x" * 20_000_000) == "time_out"
+    assert reason(server.url, content=b"x" * 60_000_000) == "time_out"
 
     assert time.monotonic() - began < 2
 
@@ -585,7 +599,8 @@ def test_a_receiver_that_takes_the_request_slowly_is_given_up(serve, authority, 
     ],
     ids=["without a length", "with a length", "chunks", "little chunks", "a chunk's extension", "trailers"],
 )
-def test_of_a_huge_body_no_more_is_read_than_a_little(serve, head, part):
+@pytest.mark.parametrize("has_tls", [False, True])
+def test_of_a_huge_body_no_more_is_read_than_a_little(serve, authority, head, part, has_tls):
     sent = []
 
     def talk(connection: socket.socket, stopped: threading.Event) -> None:
@@ -595,7 +610,7 @@ def test_of_a_huge_body_no_more_is_read_than_a_little(serve, head, part):
         while not stopped.is_set() and sum(sent) < 1_000_000_000:
             sent.append(connection.send(part))
 
-    answer = post(serve(talk).url)
+    answer = post(serve(talk, authority.server_context("127.0.0.1") if has_tls else None).url)
 
     assert answer.status == 200 and answer.seconds < 2
     assert sum(sent) < 50_000_000

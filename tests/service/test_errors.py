@@ -16,7 +16,7 @@ from models import Post, User
 from models.base import db, now
 from models.rows import insert_row, update_row
 from models.statements import execute, fetch_all, fetch_one, unit_of_work
-from service import errors
+from service import database_errors, errors
 from service.errors import (
     AccountSuspended,
     EmailTaken,
@@ -40,7 +40,7 @@ def refusal_of(app: Flask, work: Callable[[], Any]) -> Refusal | None:
     """Run some work that fails in the database, and return what that means."""
     with app.app_context(), pytest.raises(SQLAlchemyError) as caught:
         in_one_unit_of_work(work)
-    return errors.refusal_from(caught.value)
+    return database_errors.refusal_from(caught.value)
 
 
 def in_one_unit_of_work(work: Callable[[], Any]) -> None:
