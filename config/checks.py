@@ -37,6 +37,7 @@ def refusals_of(settings: Settings) -> Iterator[str]:
     yield from _webhooks(settings)
     yield from _storage(settings)
     yield from _broker(settings)
+    yield from _redis(settings)
     yield from _database(settings)
     yield from _secrets(settings)
     yield from _addresses(settings)
@@ -145,6 +146,17 @@ def _broker(settings: Settings) -> Iterator[str]:
         yield "CELERY_BROKER_URL is not understood: use redis://host:port/number or amqp://user@host:port//."
     elif not (find_spec("celery") and find_spec(url.scheme)):
         yield "CELERY_BROKER_URL names a broker, for which celery is missing: install rollcall with its extra celery."
+
+
+def _redis(settings: Settings) -> Iterator[str]:
+    if not settings.REDIS_URL:
+        return
+    url = _parts(settings.REDIS_URL)
+    is_whole = re.fullmatch(r"/?|/[0-9]{1,3}", url.path) and not (url.query or url.fragment)
+    if not (url.scheme in {"redis", "rediss"} and url.hostname and is_whole):
+        yield "REDIS_URL is not understood: use redis://host:port/number, or rediss:// for an encrypted connection."
+    elif not find_spec("redis"):
+        yield "REDIS_URL names a Redis, for which its package is missing: install rollcall with its extra redis."
 
 
 def _database(settings: Settings) -> Iterator[str]:

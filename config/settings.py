@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 
 from config.development import kept_secret_key, kept_signing_keys
 from config.refusal import ConfigurationError
-from config.values import parse
+from config.values import Rate, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
@@ -25,6 +25,7 @@ SECRET_SETTINGS = frozenset(
         "MAIL_URL",
         "STORAGE_URL",
         "CELERY_BROKER_URL",
+        "REDIS_URL",
     }
 )
 
@@ -68,6 +69,23 @@ class Settings:
         str,
         "Broker through which Celery's workers are told of jobs: redis://host:port/number or amqp://user@host:port//; "
         "empty means that flask worker runs them.",
+    ] = ""
+    RATE_LIMIT_KEY: Annotated[Rate, "Requests of a program with one key, such as 600/minute; empty means no limit."] = (
+        Rate(6000)
+    )
+    RATE_LIMIT_USER: Annotated[Rate, "Requests of one signed-in person; empty means no limit."] = Rate(1200)
+    RATE_LIMIT_ADDRESS: Annotated[
+        Rate, "Requests from one address without a credential, or with a wrong one; empty means no limit."
+    ] = Rate(600)
+    RATE_LIMIT_COSTLY: Annotated[
+        Rate,
+        "Of the requests of each of these, those that hash a password, send a letter, take a picture, search, export, or "
+        "make a token; empty means no further limit.",
+    ] = Rate(300)
+    REDIS_URL: Annotated[
+        str,
+        "Where requests are counted for all instances together: redis://[user:password@]host:port/number, or rediss://; "
+        "empty means that each instance counts for itself.",
     ] = ""
     COOKIE_SAMESITE: Annotated[
         str, "Whether browsers send cookies from other sites: Strict, Lax, or None (for pages on another domain)."
@@ -119,6 +137,8 @@ class Testing(Development):
     APP_ENV = "testing"
     TESTING = True
     LOG_LEVEL = "WARNING"
+    # Who tests something else sends as many requests as that takes.
+    RATE_LIMIT_KEY = RATE_LIMIT_USER = RATE_LIMIT_ADDRESS = RATE_LIMIT_COSTLY = Rate()
 
 
 class Production(Settings):

@@ -3,6 +3,7 @@
 from models.api_key import ApiKey
 from models.avatar import Avatar
 from models.delivery import Delivery
+from models.deprecated_call import DeprecatedCall
 from models.event import Event
 from models.idempotency_key import IdempotencyKey
 from models.job import Job
@@ -20,6 +21,7 @@ __all__ = [
     "ApiKey",
     "Avatar",
     "Delivery",
+    "DeprecatedCall",
     "Event",
     "IdempotencyKey",
     "Job",

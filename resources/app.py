@@ -24,6 +24,7 @@ from resources.docs import docs
 from resources.health import health
 from resources.http.converters import IdConverter
 from resources.http.cors import init_cors
+from resources.http.deprecation import init_deprecation
 from resources.http.envelope import init_envelope
 from resources.http.problems import init_problems
 from resources.oauth import oauth_pages
@@ -90,6 +91,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Migrate(app, db, directory=str(migrations.FOLDER))
     init_envelope(app)
     init_cors(app)
+    init_deprecation(app)
     init_problems(app)
     init_cli(app)
     _init_broker(app)

@@ -36,14 +36,17 @@ POLICY = (
 )
 
 
-@docs.get("/api/v1/openapi.json")
-def openapi_v1() -> Response:
-    """Return the OpenAPI document of version 1, made once."""
-    extensions = current_app.extensions
-    if "openapi_v1" not in extensions:
-        extensions["openapi_v1"] = orjson.dumps(_document())
-    headers = {"Cache-Control": "public, max-age=300"}
-    return Response(extensions["openapi_v1"], headers=headers, content_type="application/json")
+def serve_document(version: Blueprint) -> None:
+    """Add the OpenAPI document of a version of the API to it."""
+
+    @version.get("/openapi.json")
+    def openapi() -> Response:
+        """Return the document, made once."""
+        made = current_app.extensions.setdefault("openapi", {})
+        if version.name not in made:
+            made[version.name] = orjson.dumps(_document(version.name))
+        headers = {"Cache-Control": "public, max-age=300"}
+        return Response(made[version.name], headers=headers, content_type="application/json")
 
 
 @docs.get("/docs")
@@ -77,7 +80,7 @@ def committed_documents() -> dict[str, str]:
     ]
     settings = [f"| `{name}` | {meaning} |" for name, _, _, meaning in current_app.config["SETTINGS_TABLE"]]
     # Without the address of an installation, and easy to compare.
-    neutral = {**_document(), "servers": [{"url": "/"}]}
+    neutral = {**_document("api_v1"), "servers": [{"url": "/"}]}
     return {
         "openapi.json": orjson.dumps(neutral, option=orjson.OPT_INDENT_2).decode() + "\n",
         "problems.md": "\n".join([PROBLEMS_INTRODUCTION, *problems]),
@@ -85,5 +88,5 @@ def committed_documents() -> dict[str, str]:
     }
 
 
-def _document() -> dict[str, Any]:
-    return document(current_app, blueprint="api_v1", version=current_app.config["VERSION"])
+def _document(blueprint: str) -> dict[str, Any]:
+    return document(current_app, blueprint=blueprint, version=current_app.config["VERSION"])

@@ -23,7 +23,7 @@ def service_document() -> dict[str, Any]:
         "links": {
             "api": current_app.config["PUBLIC_URL"] + "/api/v1",
             "documentation": address_of("docs.swagger_ui"),
-            "openapi": address_of("docs.openapi_v1"),
+            "openapi": address_of("api_v1.openapi"),
             "problems": address_of("root.problem_list"),
             "health": address_of("health.alive"),
             "ready": address_of("health.ready"),

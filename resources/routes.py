@@ -4,6 +4,7 @@ from flask import Blueprint
 
 from resources.auth import EmailResend, EmailVerify, Login, Logout, PasswordForgot, PasswordRenewal, Refresh
 from resources.avatars import UserAvatar
+from resources.docs import serve_document
 from resources.events import EventFeed, MyEventList, UserEventList
 from resources.http.api import Api
 from resources.me import Me, MyEmail, MyExport, MyPassword
@@ -24,6 +25,7 @@ from resources.webhooks import (
 def version_1() -> Blueprint:
     """Return version 1 of the API."""
     blueprint = Blueprint("api_v1", __name__, url_prefix="/api/v1")
+    serve_document(blueprint)
     api = Api(blueprint)
     api.add_resource(UserList, "/users")
     api.add_resource(UserItem, "/users/<int:user_id>")

@@ -262,6 +262,20 @@ class TooManyAttempts(Refusal):
         self.retry_after = max(1, math.ceil(retry_after.total_seconds()))
 
 
+class RateLimited(Refusal):
+    """You sent more requests than you may in this time, and nothing was done.
+
+    `RateLimit-Policy` says how many you may send, and `RateLimit` what is left; wait for the time in `Retry-After`.
+    """
+
+    code = "rate_limited"
+    title = "Too many requests"
+
+    def __init__(self, detail: str | None = None, *, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class Unavailable(Refusal):
     """The service cannot answer just now, usually because its database is away or busy.
 

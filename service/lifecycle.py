@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, or_, select, update
 
-from models import Avatar, Event, IdempotencyKey, Job, OneTimeToken, Post, Session, User
+from models import Avatar, DeprecatedCall, Event, IdempotencyKey, Job, OneTimeToken, Post, Session, User
 from models.base import now
 from models.rows import update_row
 from models.statements import AnySelect, Record, execute, fetch_all, fetch_one
@@ -37,7 +37,7 @@ _EXPIRED = (
 )
 _DELETE_OWN = [
     delete(table).where(table.user_id == bindparam("user_id"))
-    for table in (Post, Session, OneTimeToken, Job, IdempotencyKey)
+    for table in (Post, Session, OneTimeToken, Job, IdempotencyKey, DeprecatedCall)
 ]
 # By the address only what nobody had who may have it by now.
 _DELETE_STRAY = [

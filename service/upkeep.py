@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from models.statements import unit_of_work
-from service import deliveries, feed, idempotency, lifecycle, oauth, one_time, sessions, throttle
+from service import deliveries, deprecations, feed, idempotency, lifecycle, oauth, one_time, sessions, throttle
 
 # Each removes some and returns how many, until there is nothing left to remove.
 TASKS: dict[str, Callable[[], int]] = {
@@ -14,6 +14,7 @@ TASKS: dict[str, Callable[[], int]] = {
     "sessions": sessions.forget_old,
     "deliveries": deliveries.forget_old,
     "events": feed.forget_old,
+    "deprecated calls": deprecations.forget_old,
     "deleted users": lifecycle.erase_expired,
 }
 

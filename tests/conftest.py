@@ -223,10 +223,13 @@ def queries(app: Flask) -> Callable[..., AbstractContextManager[list[Any]]]:
         left_out = () if with_transactions else ("BEGIN", "COMMIT", "ROLLBACK", "SELECT pg_advisory")
 
         def collect(statement: Any) -> None:
-            # SQLite says a DELETE once more for each foreign key that cascades.
-            cascades = str(statement).startswith("DELETE") and statement in statements[-1:]
-            if not (str(statement).startswith(left_out) or cascades):
+            if not str(statement).startswith(left_out):
                 statements.append(statement)
+
+        def collect_from_sqlite(statement: str) -> None:
+            # It says a DELETE once more for each foreign key that cascades.
+            if not (statement.startswith("DELETE") and statement in statements[-1:]):
+                collect(statement)
 
         class Cursor(psycopg.Cursor):
             def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
@@ -235,7 +238,7 @@ def queries(app: Flask) -> Callable[..., AbstractContextManager[list[Any]]]:
 
         def watch(connection: Any, *_: Any) -> None:
             if isinstance(connection, sqlite3.Connection):
-                connection.set_trace_callback(collect)
+                connection.set_trace_callback(collect_from_sqlite)
             else:
                 connection.cursor_factory = Cursor
 

@@ -141,7 +141,9 @@ def test_search_in_another_order_costs_one_statement_to_see_how_many_match(clien
     assert len(statements) == 3
 
 
-@pytest.mark.parametrize(("path", "count"), [("/api/v1/events", 4), ("/api/v1/events?after=1", 3), ("/api/v1/me/events", 4)])
+@pytest.mark.parametrize(
+    ("path", "count"), [("/api/v1/events", 4), ("/api/v1/events?after=1", 3), ("/api/v1/me/events", 4)]
+)
 def test_events_that_others_have_published_cost_no_change(client, admin, queries, path, count):
     as_admin = client.as_(admin)
     EventFactory(user=admin, position=1)

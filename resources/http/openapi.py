@@ -5,21 +5,18 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import marshmallow
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Flask
-from flask_restful import fields
-from werkzeug.routing import Rule
 
 from resources.http.api import VERBS
 from resources.http.arguments import RequestParser
-from resources.http.paging import FeedParser
-from resources.http.problems import catalogue, page_path, status_of
-from resources.http.shapes import FieldMap, Restricted
+from resources.http.components import answer_schema, body_schema, input_schema, problem_schema
+from resources.http.deprecation import deprecation_of, describe
+from resources.http.links import template
+from resources.http.problems import catalogue, status_of
 
 MAX_ID = 2**63 - 1
-OUTPUT = {fields.Integer: {"type": "integer"}, fields.String: {"type": "string"}, fields.Boolean: {"type": "boolean"}}
 HEADERS = {
     "X-Request-ID": "The request's id, for your logs and ours.",
     "ETag": "The item's version, for If-Match and If-None-Match.",
@@ -31,7 +28,7 @@ HEADERS = {
 }
 INTRODUCTION = """Accounts and sign-in behind a versioned REST API.
 
-Sign in with `POST /api/v1/auth/login`, send the access token as `Authorization: Bearer …`, and read every refusal by
+Sign in with `POST {root}/auth/login`, send the access token as `Authorization: Bearer …`, and read every refusal by
 its stable `code` (RFC 9457). Lists go on with `next_cursor`; items carry an `ETag` for `If-None-Match` and `If-Match`.
 """
 
@@ -44,15 +41,18 @@ def document(app: Flask, *, blueprint: str, version: str) -> dict[str, Any]:
         version=version,
         openapi_version="3.1.0",
         plugins=[plugin],
-        info={"description": INTRODUCTION, "license": {"name": "MIT", "identifier": "MIT"}},
+        info={
+            "description": INTRODUCTION.format(root=app.blueprints[blueprint].url_prefix),
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
         servers=[{"url": app.config["PUBLIC_URL"]}],
         security=[{"bearer": []}],
     )
-    plugin.converter.add_attribute_function(lambda _, field, **__: _input_schema(spec, field))
+    plugin.converter.add_attribute_function(lambda _, field, **__: input_schema(spec, field))
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     cookie = {"type": "apiKey", "in": "cookie", "name": "__Host-rollcall-refresh"}
     spec.components.security_scheme("refreshCookie", cookie)
-    spec.components.schema("Problem", _problem_schema())
+    spec.components.schema("Problem", problem_schema())
     for name, description in HEADERS.items():
         kind = "integer" if name == "Retry-After" else "string"
         spec.components.header(name, {"description": description, "schema": {"type": kind}})
@@ -66,7 +66,7 @@ def document(app: Flask, *, blueprint: str, version: str) -> dict[str, Any]:
         tags[noun] = inspect.getdoc(inspect.getmodule(resource)) or ""
         operations = {verb: _operation(spec, resource, verb, noun) for verb in VERBS if hasattr(resource, verb)}
         parameters = [_path_parameter(name) for name in sorted(rule.arguments)]
-        spec.path(path=_template(rule), operations=operations, parameters=parameters)
+        spec.path(path=template(rule), operations=operations, parameters=parameters)
     for noun, description in tags.items():
         spec.tag({"name": noun, "description": description})
     return spec.to_dict()
@@ -89,11 +89,13 @@ def _operation(spec: APISpec, resource: Any, verb: str, noun: str) -> dict[str, 
         bearer = [] if facts["access"] == "public" else [{"bearer": []}]
         operation["security"] = [*bearer, {"refreshCookie": []}, *([{}] if facts.get("body") else [])]
     if schema := facts.get("body"):
-        media = {"schema": _body_schema(spec, schema)}
+        media = {"schema": body_schema(spec, schema)}
         types = ["application/json", *(["application/merge-patch+json"] if verb == "patch" else [])]
         operation["requestBody"] = {"required": facts["body_required"], "content": dict.fromkeys(types, media)}
     elif types := facts.get("content_types"):
         operation["requestBody"] = {"required": True, "content": {kind: {} for kind in types}}
+    if deprecation := deprecation_of(resource, verb):
+        describe(spec, operation, deprecation)
     return operation
 
 
@@ -140,7 +142,7 @@ def _responses(spec: APISpec, verb: str, facts: Mapping[str, Any]) -> dict[str, 
     if facts["status"] == 202 and not facts.get("fields"):
         answer = _accepted_answer(spec)
     if field_map := facts.get("fields"):
-        answer["content"] = {"application/json": {"schema": _answer_schema(spec, field_map, facts)}}
+        answer["content"] = {"application/json": {"schema": answer_schema(spec, field_map, facts)}}
     responses: dict[str, Any] = {str(facts["status"]): answer}
     if facts.get("or_accepted"):
         responses["202"] = _accepted_answer(spec)
@@ -197,102 +199,10 @@ def _headers(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _answer_schema(spec: APISpec, field_map: FieldMap, facts: Mapping[str, Any]) -> dict[str, Any]:
-    partial = any(argument.name == "fields" for argument in getattr(facts.get("query"), "args", ()))
-    item = _component(spec, field_map, partial=partial)
-    if not (envelope := facts.get("envelope")):
-        return item
-    items = {envelope: {"type": "array", "items": item}}
-    if isinstance(facts.get("query"), FeedParser):
-        place = {"type": "integer", "description": "Where to go on: `after` of the next request."}
-        return _list_schema(spec, f"{field_map.name}Feed", items | {"next_after": place}, [envelope, "next_after"])
-    members = items | {
-        "next_cursor": {"type": ["string", "null"], "description": "Where the next page begins; null at the end."},
-        "page": {"type": "integer", "description": "With `page` only."},
-        "pages": {"type": "integer", "description": "With `page` only."},
-        "total": {"type": "integer", "description": "With `page` only."},
-    }
-    return _list_schema(spec, f"{field_map.name}List", members, [envelope, "next_cursor"])
-
-
-def _list_schema(spec: APISpec, name: str, members: dict[str, Any], always: list[str]) -> dict[str, Any]:
-    if name not in spec.components.schemas:
-        schema = {"type": "object", "properties": members, "required": always, "additionalProperties": False}
-        spec.components.schema(name, schema)
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _component(spec: APISpec, field_map: FieldMap, *, partial: bool) -> dict[str, Any]:
-    """Describe a field map once; a partial one is what `fields=` leaves of it."""
-    name = f"{field_map.name}Part" if partial else field_map.name
-    if name not in spec.components.schemas:
-        members = {key: _output_schema(spec, field) for key, field in field_map.items()}
-        always = [key for key, field in field_map.items() if not isinstance(field, Restricted)]
-        schema = {"type": "object", "properties": members, "additionalProperties": False}
-        spec.components.schema(name, schema if partial else schema | {"required": always})
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _output_schema(spec: APISpec, field: Any) -> dict[str, Any]:
-    kind = field if isinstance(field, type) else type(field)
-    if kind is fields.Nested:
-        return _component(spec, field.nested, partial=False)
-    if kind is fields.List:
-        return {"type": "array", "items": _output_schema(spec, field.container)}
-    if kind is Restricted:
-        return {"type": "object", "description": f"Shown to holders of `{field.permission}`."}
-    return dict(getattr(kind, "__schema__", None) or OUTPUT[kind])
-
-
-def _body_schema(spec: APISpec, schema: marshmallow.Schema) -> dict[str, Any]:
-    name = type(schema).__name__
-    if name not in spec.components.schemas:
-        spec.components.schema(name, schema=schema)
-        found = spec.components.schemas[name]
-        found["additionalProperties"] = False
-        found["description"] = inspect.getdoc(type(schema)) or ""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _input_schema(spec: APISpec, field: Any) -> dict[str, Any]:
-    if name := getattr(field, "component", None):
-        if name not in spec.components.schemas:
-            spec.components.schema(name, field.json_schema())
-        return {"$ref": f"#/components/schemas/{name}"}
-    schema = field.json_schema()
-    return {**schema, "type": [schema["type"], "null"]} if field.allow_none else schema
-
-
 def _path_parameter(name: str) -> dict[str, Any]:
     schema = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _template(rule: Rule) -> str:
-    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-
-
 def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
-def _problem_schema() -> dict[str, Any]:
-    text = {"type": "string"}
-    fault = {
-        "type": "object",
-        "properties": {"pointer": text, "code": text, "detail": text},
-        "required": ["pointer", "code", "detail"],
-        "additionalProperties": False,
-    }
-    members = {
-        "type": {"type": "string", "description": f"A page about it, such as `…{page_path(catalogue()[0])}`."},
-        "title": text,
-        "status": {"type": "integer"},
-        "code": {"type": "string", "enum": [kind.code for kind in catalogue()]},
-        "detail": text,
-        "instance": text,
-        "request_id": text,
-        "errors": {"type": "array", "items": fault},
-    }
-    required = [name for name in members if name != "errors"]
-    return {"type": "object", "properties": members, "required": required, "additionalProperties": False}

@@ -5,6 +5,7 @@ from flask import Flask, current_app
 
 from models import migrations
 from service import readiness
+from service.cli.deprecations import deprecations_command
 from service.cli.jobs import jobs_group, upkeep_command, worker
 from service.cli.keys import keys_group
 from service.cli.refusals import readable_refusals
@@ -17,6 +18,7 @@ def init_cli(app: Flask) -> None:
         app.cli.add_command(group)
     app.cli.add_command(worker)
     app.cli.add_command(upkeep_command)
+    app.cli.add_command(deprecations_command)
     app.cli.add_command(doctor)
     app.cli.add_command(migrate_on_start)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, exists, or_, select, update
+from sqlalchemy import Select, bindparam, delete, or_, select, update
 from sqlalchemy.orm import aliased
 
 from models import Job
@@ -25,10 +25,9 @@ LONGEST_RETRY = 3600
 
 _other = aliased(Job)
 _WAITING = select(Job).where(Job.failed_at.is_(None))
-_LANE_IS_TAKEN = exists().where(_other.lane == Job.lane, _other.leased, _other.id != Job.id)
-_READY = _WAITING.where(Job.run_at <= bindparam("now"), or_(Job.lane.is_(None), ~_LANE_IS_TAKEN)).order_by(
-    Job.run_at, Job.id
-)
+_TAKEN_LANES = select(_other.lane).where(_other.leased, _other.lane.is_not(None))
+_MAY_BEGIN = or_(Job.lane.is_(None), Job.leased, Job.lane.not_in(_TAKEN_LANES))
+_READY = _WAITING.where(Job.run_at <= bindparam("now"), _MAY_BEGIN).order_by(Job.run_at, Job.id)
 _IS_READY = _READY.with_only_columns(Job.id).limit(1)
 _NEXT = _READY.limit(1).with_for_update(skip_locked=True, of=Job)
 _NEXT_OUTSIDE_LANES = _NEXT.where(Job.lane.is_(None))
@@ -157,6 +156,8 @@ def _found(job_id: int) -> Record:
 
 
 def _next(statement: Select[Any]) -> Record | None:
+    if not is_any_ready():  # Looking keeps nobody waiting.
+        return None
     serialise("jobs")  # Of two at once, each would find the other's lane free.
     return fetch_one(statement, now=now())
 

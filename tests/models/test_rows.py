@@ -116,8 +116,9 @@ def test_every_table_takes_a_new_row(app, member):
     assert (one_time_token.token_hash, one_time_token.code_hash) == (None, None)
     assert (throttle.attempts, throttle.refused_until, throttle.seen_at) == (0, None, MOMENT)
     assert (job.arguments, job.attempts, job.last_error, job.failed_at) == ({}, 0, None, None)
-    assert job.created_at == job.run_at
+    assert (job.lane, job.leased) == (None, False) and job.created_at == job.run_at
     assert (event.user_id, event.actor_id, event.session_id, event.data) == (None, None, None, {})
+    assert (event.position, event.subject_id, event.version) == (None, None, None)
     made = {Post: post, Session: session, RefreshToken: refresh_token, OneTimeToken: one_time_token}
     for table, row in {**made, Throttle: throttle, Job: job, Event: event}.items():
         assert kept(app, table) == row

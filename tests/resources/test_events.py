@@ -78,7 +78,14 @@ SILENT = {
         "It tells again of an event that there is."
     ),
 }
-KEPT_IN = {"user": "users", "session": "sessions", "post": "posts", "webhook": "webhooks"}
+KEPT_IN = {
+    "user": "users",
+    "session": "sessions",
+    "post": "posts",
+    "service_account": "service_accounts",
+    "api_key": "api_keys",
+    "webhook": "webhooks",
+}
 # What happens to somebody's other things, and so makes no other version of the user.
 BESIDE_THE_ROW = {"user.sessions_ended", "user.avatar_changed", "webhook.ping"}
 
@@ -163,6 +170,7 @@ def test_a_change_leaves_one_event_that_says_what_who_and_from_where(admin, read
     assert event.user_id == (subject.id if type_.startswith("user.") else getattr(subject, "user_id", None))
     assert event.version == (None if type_ == "user.sessions_ended" else getattr(subject, "version", None))
     assert (event.actor_id, event.session_id) == ((admin.id, session_id) if actor == "admin" else (None, None))
+    assert (event.service_account_id, event.key_id) == (None, None)
     assert (event.request_id, event.address) == (response.headers["X-Request-ID"], "127.0.0.1")
     assert abs(event.created_at.astimezone(UTC) - datetime.now(UTC)) < timedelta(minutes=1)
     assert event.position is None
@@ -230,6 +238,28 @@ def test_a_sign_out_by_cookie_is_told_of(client, member, snapshot):
     begun, ended = snapshot()["events"]
     assert (begun.type, ended.type) == ("session.created", "session.ended")
     assert begun.subject_id == ended.subject_id and begun.user_id == ended.user_id == member.id
+
+
+def test_what_a_program_does_names_its_key(client, as_admin, member, snapshot):
+    account = as_admin.post("/api/v1/service-accounts", json={"name": "Payroll", "scopes": ["users:write"]}).json
+    key = as_admin.post(f"/api/v1/service-accounts/{account['id']}/keys").json
+    before = len(recorded(snapshot))
+
+    client.with_token(key["key"]).patch(f"{USERS}/{member.id}", json={"name": "New"})
+
+    (event,) = snapshot()["events"][before:]
+    assert (event.type, event.user_id) == ("user.updated", member.id)
+    assert (event.actor_id, event.session_id) == (None, None)
+    assert (event.service_account_id, event.key_id) == (account["id"], key["id"])
+
+
+def test_what_is_sent_again_with_its_key_happened_once(as_member, member, snapshot):
+    post = {"json": {"title": "A title", "content": "Some words."}, "headers": {"Idempotency-Key": "a-key"}}
+
+    answers = [as_member.post(f"{USERS}/{member.id}/posts", **post) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [201, 201] and answers[0].json == answers[1].json
+    assert recorded(snapshot) == ["post.created"]
 
 
 def test_a_stolen_token_is_told_of_although_its_use_is_refused(client, member, snapshot, monkeypatch):
@@ -432,6 +462,8 @@ def test_an_event_says_what_happened(as_support, member):
         version=7,
         actor_id=11,
         session_id=12,
+        service_account_id=13,
+        key_id=14,
         request_id="a-request",
         created_at=datetime(2026, 5, 1, 12, tzinfo=UTC),
     )
@@ -447,6 +479,8 @@ def test_an_event_says_what_happened(as_support, member):
         "changed": ["name"],
         "actor_id": 11,
         "session_id": 12,
+        "service_account_id": 13,
+        "key_id": 14,
         "request_id": "a-request",
         "address": event.address,
         "created_at": "2026-05-01T12:00:00Z",
@@ -461,7 +495,7 @@ def test_what_an_event_does_not_say_is_null(as_support):
 
     said = {name: value for name, value in shown.items() if value is not None}
     assert said == {"id": 1, "type": "user.updated", "changed": [], "created_at": said["created_at"]}
-    assert len(shown) == 11
+    assert len(shown) == 13
 
 
 def test_who_reads_first_finds_what_was_just_done(as_admin, member):

@@ -277,17 +277,22 @@ def test_every_command_explains_itself(app):
     groups = {name: commands.pop(name) for name in ("users", "keys", "jobs")}
     of_groups = {f"{name} {of_it}": found for name, group in groups.items() for of_it, found in group.commands.items()}
 
-    assert commands.keys() == {"doctor", "migrate-on-start", "openapi"}
+    assert commands.keys() == {"doctor", "migrate-on-start", "openapi", "upkeep", "worker"}
     assert of_groups.keys() == {
-        *("users create", "users erase-expired", "users first-admin", "users list", "users promote", "users seed"),
-        *("users suspend", "keys rotate", "jobs run"),
+        *("users create", "users first-admin", "users list", "users promote", "users seed", "users suspend"),
+        *("keys rotate", "jobs drop", "jobs list", "jobs retry", "jobs run"),
     }
     for found in [*commands.values(), *groups.values(), *of_groups.values()]:
         assert found.help.rstrip().endswith(".")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["users", "list"], ["users", "first-admin"], ["users", "erase-expired"], ["jobs", "run"]]
+    "arguments",
+    [
+        *(["users", "list"], ["users", "first-admin"], ["upkeep"]),
+        *(["jobs", "list"], ["jobs", "run"], ["jobs", "retry", "1"], ["jobs", "drop", "1"]),
+    ],
+    ids=" ".join,
 )
 def test_a_database_that_cannot_be_reached_is_told_in_one_line(arguments):
     url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"

@@ -556,15 +556,19 @@ def test_a_receiver_that_drips_is_given_up(serve, authority, quick, talk, has_tl
 
 def test_a_receiver_that_is_silent_is_given_up_before_the_time_is_over(serve, monkeypatch):
     monkeypatch.setattr(egress, "STEP", 0.2)
+    began = time.monotonic()
 
     assert reason(serve(silent).url) == "time_out"
+
+    assert time.monotonic() - began < 2
 
 
 def test_a_receiver_that_neither_reads_nor_answers_is_given_up(serve, quick):
     assert reason(serve(silent).url, content=b"x" * 20_000_000) == "time_out"
 
 
-def test_a_handshake_that_drips_is_given_up(serve, quick):
+def test_a_handshake_that_drips_is_given_up(serve, monkeypatch):
+    monkeypatch.setattr(egress, "STEP", 0.2)
     server = serve(saying(b"\x16\x03\x03\x40\x00", pause=0.01, forever=b"\x00"))
     began = time.monotonic()
 
@@ -862,5 +866,5 @@ def test_a_failure_tells_nothing_of_the_network(serve, receiver, internet, monke
         post(url.format(port=port))
 
     assert (str(failure.value), failure.value.args, failure.value.retry_in) == (reason, (reason,), None)
-    *_, said = "".join(traceback.format_exception(failure.value)).rpartition("Traceback")
+    said = "".join(traceback.format_exception(failure.value))
     assert not re.search(rf"\d+\.\d+\.\d+|\b{port}\b|secret|Errno|ssl\.c", said)

@@ -191,8 +191,7 @@ def test_who_lacks_permissions_cannot_touch_a_user_who_has_them(app, admin, supp
 
 
 def test_who_has_every_permission_of_a_role_may_give_it_and_take_it(work, member):
-    both = frozenset({Permission.USERS_READ, Permission.POSTS_READ, Permission.USERS_WRITE})
-    writer = Identity(user_id=None, permissions=both)
+    writer = Identity(user_id=None, permissions=ROLES["support"] | {Permission.USERS_WRITE})
 
     done(users.change, member.id, actor=writer, role="support")
     assert stored(member).role == "support"

@@ -1,0 +1,96 @@
+"""Counters in memory that the workers of an instance share: how often something came up in its window of time."""
+
+import fcntl
+import mmap
+import os
+import tempfile
+import time
+import weakref
+from collections.abc import Callable
+from struct import Struct
+from threading import Lock
+from typing import NamedTuple, Protocol
+
+SETS, WAYS = 16_384, 8  # Places for 131,072 keys, 3 MiB. A key has one set of places, and any of the ways in it.
+KEY_BYTES = 16
+_KEY = Struct("=QQ")
+_SET = Struct(f"={WAYS}Q{WAYS}d{WAYS}Q")  # What is counted there, when each window ends, and how often it came up.
+_MARK, _END, _NUMBER = Struct("=Q"), Struct("=d"), Struct("=Q")
+
+
+class Bucket(NamedTuple):
+    """What is counted, as 16 bytes that nobody can choose, and for how many seconds from its first time."""
+
+    key: bytes
+    window: int
+
+
+class Count(NamedTuple):
+    """How often something came up in its window, this time included, and the seconds until that ends."""
+
+    number: int
+    left: float
+
+
+class Counters(Protocol):
+    """Where things are counted."""
+
+    def hit(self, *buckets: Bucket) -> list[Count]:
+        """Count each of them once more."""
+
+
+class SharedCounters:
+    """Counters in memory of a fixed size, made before the server forks its workers, and exact over all of them.
+
+    A window begins with the first time that something comes up. Where there is no place left for a new key, the one
+    that came up least is forgotten, so that a flood of strangers forgets itself and not those who send much.
+    """
+
+    def __init__(self, sets: int = SETS, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock  # The same for all processes, and none that anybody sets.
+        self._sets = sets
+        self._memory = mmap.mmap(-1, sets * _SET.size)
+        self._file = _file_to_lock()
+        self._threads = Lock()
+        weakref.finalize(self, os.close, self._file)
+
+    def hit(self, *buckets: Bucket) -> list[Count]:
+        """Count each of them once more."""
+        # The lock on the file is the process's: it keeps other workers out, and the other one this worker's threads.
+        # The kernel takes it back from a worker that is killed.
+        with self._threads:
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1)
+            try:
+                now = self.clock()
+                return [self._count(bucket, now) for bucket in buckets]
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1)
+
+    def _count(self, bucket: Bucket, now: float) -> Count:
+        which, mark = _KEY.unpack(bucket.key)
+        place = which % self._sets * _SET.size
+        found = _SET.unpack_from(self._memory, place)
+        marks, ends, numbers = found[:WAYS], found[WAYS : 2 * WAYS], found[2 * WAYS :]
+        if mark in marks:
+            way = marks.index(mark)
+            number, end = numbers[way] + 1, ends[way]
+        else:
+            way = min(range(WAYS), key=lambda way: (ends[way] > now and numbers[way], ends[way]))
+            number, end = 1, now
+        if end <= now:
+            number = 1
+        if not now < end <= now + bucket.window:  # It is over, or a clock that was set back would never end it.
+            end = now + bucket.window
+        # Whatever a worker that is killed between these leaves behind is a place that could have been so.
+        _NUMBER.pack_into(self._memory, place + 8 * (2 * WAYS + way), number)
+        _END.pack_into(self._memory, place + 8 * (WAYS + way), end)
+        _MARK.pack_into(self._memory, place + 8 * way, mark)
+        return Count(number, end - now)
+
+
+def _file_to_lock() -> int:
+    """Return an open file without a name, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("rollcall-counters")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
