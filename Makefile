@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: develop start test sure format lint types lock load-test bench openapi clean help
+.PHONY: develop start test sure format lint types lock load-test bench openapi breaking clean help
 
 develop: ; @$(PYTHON) dev.py develop
 # `exec`, so that a signal meant for the server does not stop at a shell.
@@ -18,5 +18,6 @@ lock: ; @$(PYTHON) dev.py lock $(ARGS)
 load-test: ; @$(PYTHON) dev.py load-test $(ARGS)
 bench: ; @$(PYTHON) dev.py bench $(ARGS)
 openapi: ; @$(PYTHON) dev.py openapi
+breaking: ; @$(PYTHON) dev.py breaking
 clean: ; @$(PYTHON) dev.py clean
 help: ; @$(PYTHON) dev.py --help

@@ -67,9 +67,10 @@ def types(_: list[str]) -> None:
 
 
 def sure(arguments: list[str]) -> None:
-    """Run lint, types and tests with coverage, as CI does."""
+    """Run lint, types, breaking, and tests with coverage, as CI does."""
     lint([])
     types([])
+    breaking([])
     test(["--cov", "--cov-branch", "--cov-fail-under=95", *arguments])
 
 
@@ -103,6 +104,11 @@ def openapi(_: list[str]) -> None:
     """Write the OpenAPI document anew."""
     install_tools()
     flask("openapi", "--write")
+
+
+def breaking(_: list[str]) -> None:
+    """Check that docs/openapi.json would break no client of the last tag."""
+    run(sys.executable, "-m", "docs.breaking")
 
 
 def clean(_: list[str]) -> None:
@@ -186,6 +192,7 @@ COMMANDS = {
     "load-test": load_test,
     "bench": bench,
     "openapi": openapi,
+    "breaking": breaking,
     "clean": clean,
 }
 PASS_ARGUMENTS = {"test", "sure", "lock", "load-test", "bench"}

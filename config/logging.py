@@ -73,6 +73,7 @@ def logging_dictionary(level: str, target: str) -> dict[str, Any]:
             "celery.app.trace": {"level": "WARNING"},  # These two write a line each for every message.
             "celery.worker.strategy": {"level": "WARNING"},
             "flask_cors": {"level": "WARNING"},
+            "httpcore": {"level": "WARNING"},  # At DEBUG it would write the headers of calls.
         },
     }
 

@@ -79,13 +79,13 @@ class Settings:
     ] = Rate(600)
     RATE_LIMIT_COSTLY: Annotated[
         Rate,
-        "Of the requests of each of these, those that hash a password, send a letter, take a picture, search, export, or "
-        "make a token; empty means no further limit.",
+        "Of the requests of each of these, those that hash a password, send a letter, take a picture, search, export "
+        "or make a token; empty means no further limit.",
     ] = Rate(300)
     REDIS_URL: Annotated[
         str,
-        "Where requests are counted for all instances together: redis://[user:password@]host:port/number, or rediss://; "
-        "empty means that each instance counts for itself.",
+        "Where requests are counted for all instances together: redis://[user:password@]host:port/number, or rediss:// "
+        "for an encrypted connection; empty means that each instance counts for itself.",
     ] = ""
     COOKIE_SAMESITE: Annotated[
         str, "Whether browsers send cookies from other sites: Strict, Lax, or None (for pages on another domain)."

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, render_template, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from resources.http.api import in_one_unit_of_work
+from resources.http.limits import admit
 from service import account
 from service.database_errors import refusal_from
 from service.errors import Invalid, Refusal
@@ -29,6 +30,7 @@ def confirmation_form() -> Response:
 @account_pages.post("/account/confirm")
 def confirm() -> Response:
     """Confirm the address."""
+    admit()
     return _done("confirm.html", lambda: account.verify_email(token=_given("token")))
 
 
@@ -41,6 +43,7 @@ def reset_form() -> Response:
 @account_pages.post("/account/reset")
 def reset() -> Response:
     """Set the new password."""
+    admit(costly=True)
     return _done("reset.html", lambda: account.reset_password(token=_given("token"), password=_given("password")))
 
 

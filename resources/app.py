@@ -26,12 +26,14 @@ from resources.http.converters import IdConverter
 from resources.http.cors import init_cors
 from resources.http.deprecation import init_deprecation
 from resources.http.envelope import init_envelope
+from resources.http.limits import init_limits
 from resources.http.problems import init_problems
 from resources.oauth import oauth_pages
 from resources.root import root
 from resources.routes import version_1
 from service import feed, passwords
 from service.cli.commands import init_cli
+from service.counters import Counters, SharedCounters
 from service.tokens import KeyRing
 
 MAX_BODY = 1_048_576  # Bytes; the longest post fits, even with every character of it escaped.
@@ -93,6 +95,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     init_cors(app)
     init_deprecation(app)
     init_problems(app)
+    init_limits(app, _counters(settings))
     init_cli(app)
     _init_broker(app)
     app.register_blueprint(version_1())
@@ -123,6 +126,16 @@ def _init_broker(app: Flask) -> None:
         from service.jobs.broker import Broker  # An extra, without which those do who have no broker.
 
         app.extensions["broker"] = Broker(app)
+
+
+def _counters(settings: Settings) -> Counters:
+    """Return where requests are counted; the memory for it is made here, before the server forks its workers."""
+    counters = SharedCounters()
+    if settings.REDIS_URL:
+        from service.redis_counters import RedisCounters  # An extra, without which those do who have no Redis.
+
+        return RedisCounters(settings.REDIS_URL, counters)
+    return counters
 
 
 def _key_ring(settings: Settings) -> KeyRing:

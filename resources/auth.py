@@ -7,6 +7,7 @@ from resources.http import cookies
 from resources.http.api import Resource
 from resources.http.arguments import use_kwargs
 from resources.http.auth import current_identity, public, requires
+from resources.http.limits import costly
 from resources.http.marshal import accepted, marshal_with, no_content
 from resources.http.schema import Choice, Email, Flag, NewPassword, Password, StrictSchema, Text
 from resources.http.shapes import FieldMap
@@ -62,6 +63,7 @@ class PasswordReset(Proof):
 
 class Login(Resource):
     @public
+    @costly
     @use_kwargs(Credentials())
     @marshal_with(grant_fields)
     def post(self, **credentials):
@@ -94,6 +96,7 @@ class Logout(Resource):
 
 class PasswordForgot(Resource):
     @public
+    @costly
     @use_kwargs(Address())
     @accepted
     def post(self, **values):
@@ -103,6 +106,7 @@ class PasswordForgot(Resource):
 
 class PasswordRenewal(Resource):
     @public
+    @costly
     @use_kwargs(PasswordReset())
     @no_content
     def post(self, **values):
@@ -121,6 +125,7 @@ class EmailVerify(Resource):
 
 class EmailResend(Resource):
     @public
+    @costly
     @use_kwargs(Address())
     @accepted
     def post(self, **values):

@@ -6,6 +6,7 @@ from resources.fields import avatar_fields
 from resources.http.api import Resource
 from resources.http.arguments import use_content
 from resources.http.auth import current_identity, requires
+from resources.http.limits import costly
 from resources.http.marshal import marshal_with, no_content
 from service import avatars
 from service.permissions import Permission
@@ -29,6 +30,7 @@ class UserAvatar(Resource):
         return avatars.read(user_id, actor=current_identity())
 
     @requires(Permission.USERS_WRITE, or_own=True)
+    @costly
     @use_content(*KINDS)
     @marshal_with(avatar_fields, status=202)
     def put(self, user_id, content):

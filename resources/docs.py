@@ -79,13 +79,17 @@ def committed_documents() -> dict[str, str]:
         f"## `{page['code']}`\n\n{page['status']} · {page['title']}\n\n{page['explanation']}\n" for page in pages()
     ]
     settings = [f"| `{name}` | {meaning} |" for name, _, _, meaning in current_app.config["SETTINGS_TABLE"]]
-    # Without the address of an installation, and easy to compare.
-    neutral = {**_document("api_v1"), "servers": [{"url": "/"}]}
     return {
-        "openapi.json": orjson.dumps(neutral, option=orjson.OPT_INDENT_2).decode() + "\n",
+        "openapi.json": _committed("api_v1"),
         "problems.md": "\n".join([PROBLEMS_INTRODUCTION, *problems]),
         "settings.md": "\n".join([SETTINGS_INTRODUCTION, *settings]) + "\n",
     }
+
+
+def _committed(blueprint: str) -> str:
+    """Return a document without the address of an installation, and easy to compare."""
+    neutral = {**_document(blueprint), "servers": [{"url": "/"}]}
+    return orjson.dumps(neutral, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
 def _document(blueprint: str) -> dict[str, Any]:

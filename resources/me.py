@@ -8,6 +8,7 @@ from resources.http.api import Resource
 from resources.http.arguments import RequestParser, parse_args, use_kwargs
 from resources.http.auth import current_identity, requires
 from resources.http.conditional import if_match
+from resources.http.limits import costly
 from resources.http.marshal import accepted, marshal_with, no_content
 from resources.http.schema import Choice, Email, Flag, Name, NewPassword, Password, StrictSchema
 from resources.http.schema import JsonObject as JsonObjectInput
@@ -118,6 +119,7 @@ class Me(Resource):
 
 class MyPassword(Resource):
     @requires()
+    @costly
     @use_kwargs(PasswordChange())
     @no_content
     def post(self, **values):
@@ -127,6 +129,7 @@ class MyPassword(Resource):
 
 class MyEmail(Resource):
     @requires()
+    @costly
     @use_kwargs(EmailChange())
     @accepted
     def post(self, **values):
@@ -136,6 +139,7 @@ class MyEmail(Resource):
 
 class MyExport(Resource):
     @requires()
+    @costly
     @marshal_with(export_fields)
     def get(self):
         """Read everything that is held about you."""

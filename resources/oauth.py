@@ -9,8 +9,10 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 
 from resources.http.api import in_one_unit_of_work
+from resources.http.limits import admit
 from resources.http.links import address_of
 from service import oauth
+from service.errors import AuthenticationRequired
 from service.identity import Identity
 from service.oauth import OAuthRefusal
 from service.service_accounts import SCOPES
@@ -45,7 +47,7 @@ def metadata() -> tuple[dict[str, Any], dict[str, str]]:
 @oauth_pages.post("/oauth/token")
 def token() -> dict[str, Any] | Response:
     """Give a program a token (RFC 6749 §4.4)."""
-    return _answered(_issue)
+    return _answered(_issue, costly=True)
 
 
 @oauth_pages.post("/oauth/revoke")
@@ -73,11 +75,12 @@ def _introspect(client: Identity, form: Mapping[str, str]) -> dict[str, Any]:
     return oauth.introspect(client, _needed(form, "token"))
 
 
-def _answered(operation: Callable[[Identity, Mapping[str, str]], dict[str, Any]]) -> dict[str, Any] | Response:
+def _answered(
+    operation: Callable[[Identity, Mapping[str, str]], dict[str, Any]], *, costly: bool = False
+) -> dict[str, Any] | Response:
     """Run an operation for the program that asks, with what its form says."""
     try:
-        form = _form()
-        client = oauth.authenticate(*_credentials(form))
+        client, form = _admitted(costly)
         return in_one_unit_of_work(lambda: operation(client, form))  # type: ignore[no-any-return]
     except OAuthRefusal as refusal:
         answer = current_app.json.response(error=refusal.error, error_description=refusal.description)
@@ -85,6 +88,18 @@ def _answered(operation: Callable[[Identity, Mapping[str, str]], dict[str, Any]]
         if answer.status_code == 401:
             answer.headers["WWW-Authenticate"] = 'Basic realm="rollcall"'
         return answer
+
+
+def _admitted(costly: bool) -> tuple[Identity, Mapping[str, str]]:
+    """Return the program that asks, counted against its key's limit, and its form; a bad one counts for the address."""
+    try:
+        form = _form()
+        client = oauth.authenticate(*_credentials(form))
+    except (OAuthRefusal, AuthenticationRequired):
+        admit()
+        raise
+    admit(client, costly=costly)
+    return client, form
 
 
 def _form() -> Mapping[str, str]:

@@ -6,6 +6,7 @@ from resources.http.api import Resource
 from resources.http.arguments import RequestParser, parse_args, use_kwargs
 from resources.http.auth import current_identity, requires
 from resources.http.conditional import if_match
+from resources.http.limits import costly, costly_with
 from resources.http.marshal import marshal_with, no_content
 from resources.http.paging import PageParser
 from resources.http.schema import Choice, Email, Flag, JsonObject, Name, NewPassword, StrictSchema
@@ -65,6 +66,7 @@ class UserPatch(StrictSchema):
 
 class UserList(Resource):
     @requires(Permission.USERS_READ)
+    @costly_with("q")
     @parse_args(user_page)
     @marshal_with(user_fields, envelope="users")
     def get(self, page, **filters):
@@ -72,6 +74,7 @@ class UserList(Resource):
         return users.search(page, **filters)
 
     @requires(Permission.USERS_WRITE, or_anonymous=True)
+    @costly
     @use_kwargs(UserCreate())
     @marshal_with(user_fields, status=201, location="useritem", or_accepted=True)
     def post(self, **values):

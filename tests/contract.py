@@ -9,25 +9,32 @@ from werkzeug.test import TestResponse
 
 from resources.http.openapi import document
 
+# In an answer that is repeated, and in those to requests that are counted.
+SOMETIMES = {"Idempotency-Replayed", "RateLimit-Policy", "RateLimit"}
+
 
 class Contract:
     """The generated document of an application, as a judge of its answers."""
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, blueprint: str = "api_v1") -> None:
         self.app = app
         with app.app_context():
-            self.document = document(app, blueprint="api_v1", version="test")
+            self.document = document(app, blueprint=blueprint, version="test")
 
     def check(self, method: str, path: str, response: TestResponse) -> None:
         """Assert that an answer is one that the document promises."""
         assert response.headers["X-Request-ID"]
         assert "Origin" in response.headers["Vary"]
+        assert ("RateLimit" in response.headers) == ("RateLimit-Policy" in response.headers)
         if response.status_code in (204, 304):
             assert response.data == b"" and "Content-Type" not in response.headers
+        if response.status_code in (400, 401) and path.startswith("/oauth/"):
+            return check_oauth_refusal(response)
         if response.status_code >= 400:
             assert response.mimetype == "application/problem+json"
             if method != "HEAD":
                 self._validate({"$ref": "#/components/schemas/Problem"}, response.json)
+                self._validate({"$ref": "#/components/schemas/ProblemCode"}, response.json["code"])
                 assert response.json["status"] == response.status_code
         if response.status_code == 401:
             assert response.headers["WWW-Authenticate"].startswith("Bearer ")
@@ -53,7 +60,7 @@ class Contract:
         promised = operation["responses"].get(str(response.status_code))
         assert promised, f"{response.status_code} is not among the answers of {operation['operationId']}"
         promised = self._resolved(promised)
-        for name in promised.get("headers", {}).keys() - {"Idempotency-Replayed"}:  # That is in a repeated answer only.
+        for name in promised.get("headers", {}).keys() - SOMETIMES:
             if name != "ETag" or "fields=" not in (response.request.query_string or b"").decode("latin-1"):
                 assert name in response.headers, f"{name} is promised"
         content = promised.get("content")
@@ -73,3 +80,12 @@ class Contract:
     def _validate(self, schema: dict[str, Any], value: Any) -> None:
         whole = {**schema, "components": self.document["components"]}
         Draft202012Validator(whole, format_checker=FormatChecker()).validate(value)
+
+
+def check_oauth_refusal(response: TestResponse) -> None:
+    """Assert that a program is refused in the form that is agreed for OAuth (RFC 6749 §5.2)."""
+    assert response.mimetype == "application/json"
+    assert response.json.keys() == {"error", "error_description"}
+    assert response.headers["Cache-Control"] == "no-store"
+    assert (response.json["error"] == "invalid_client") == (response.status_code == 401)
+    assert (response.headers.get("WWW-Authenticate") == 'Basic realm="rollcall"') == (response.status_code == 401)

@@ -9,10 +9,13 @@ from flask import Flask
 
 from models import Avatar, Post, User
 from models.base import db
+from tests.factories.api_key import ApiKeyFactory, new_key
 from tests.factories.avatar import AvatarFactory
 from tests.factories.base import Bound
+from tests.factories.oauth_token import token_for
 from tests.factories.one_time_token import OneTimeTokenFactory
 from tests.factories.refresh_token import RefreshTokenFactory, new_refresh_token
+from tests.factories.service_account import ServiceAccountFactory
 from tests.factories.session import SessionFactory
 from tests.factories.user import PASSWORD, UserFactory
 from tests.factories.webhook import DeliveryFactory, WebhookFactory
@@ -57,6 +60,13 @@ def avatar_of(user: User) -> Avatar:
     return found or AvatarFactory(user=user)
 
 
+def client_with_token() -> dict[str, str]:
+    """Return the form in which a program speaks of a token of its own."""
+    text = new_key()
+    key = ApiKeyFactory(text=text)
+    return {"client_id": f"sa_{key.service_account_id}", "client_secret": text, "token": token_for(key)}
+
+
 BODIES: dict[tuple[str, str], Callable[[User], dict[str, Any]]] = {
     ("POST", "/api/v1/auth/login"): lambda user: {"email": user.email, "password": PASSWORD},
     ("POST", "/api/v1/auth/refresh"): lambda user: {"refresh_token": refresh_token_of(user)},
@@ -87,11 +97,18 @@ BODIES: dict[tuple[str, str], Callable[[User], dict[str, Any]]] = {
     ("PATCH", "/api/v1/posts/<int:post_id>"): lambda user: {"title": "New"},
     ("POST", "/api/v1/webhooks"): lambda user: {"url": "https://hooks.example.com/new", "event_types": ["user.*"]},
     ("PATCH", "/api/v1/webhooks/<int:webhook_id>"): lambda user: {"description": "New"},
+    ("POST", "/api/v1/service-accounts"): lambda user: {"name": "New Program", "scopes": ["users:read"]},
+    ("PATCH", "/api/v1/service-accounts/<int:service_account_id>"): lambda user: {"name": "New Name"},
 }
 FORMS: dict[tuple[str, str], Callable[[User], dict[str, str]]] = {
     ("POST", "/account/confirm"): lambda user: {"token": letter_to(user, "verify_email")},
     ("POST", "/account/reset"): lambda user: {"token": letter_to(user, "reset_password"), "password": NEW_PASSWORD},
+    ("POST", "/oauth/token"): lambda user: {"grant_type": "client_credentials", **client_with_token()},
+    ("POST", "/oauth/revoke"): lambda user: client_with_token(),
+    ("POST", "/oauth/introspect"): lambda user: client_with_token(),
 }
+# Where a program says in the form who it is, and so not in a header.
+BY_FORM = {operation for operation in FORMS if operation[1].startswith("/oauth/")}
 PICTURES = {("PUT", "/api/v1/users/<int:user_id>/avatar")}
 
 
@@ -116,6 +133,11 @@ def prepared(method: str, rule: str, user: User, post: Post) -> Sent:
         arguments["<int:webhook_id>"] = str(webhook.id)
         if "<int:delivery_id>" in rule:
             arguments["<int:delivery_id>"] = str(DeliveryFactory(webhook=webhook, delivered=True).id)
+    if "service-accounts" in rule:
+        account = ServiceAccountFactory()
+        arguments["<int:service_account_id>"] = str(account.id)
+        if "<int:key_id>" in rule:
+            arguments["<int:key_id>"] = str(ApiKeyFactory(account=account).id)
     path = rule
     for argument, value in arguments.items():
         path = path.replace(argument, value)

@@ -25,7 +25,7 @@ STEPS = """
  6. She ends the session on her phone, which is refused from then on.
  7. She moves to countess-MARK@example.com, and confirms it with the code CODE.
  8. She has forgotten her password, sets another with the code CODE, and signs in with it.
- 9. She reads everything that is held about her: her account, 0 posts, 3 sessions, N letters, N events.
+ 9. She reads everything that is held about her: her account, 0 posts, 3 sessions, 0 avatars, N letters, N events.
 10. Ada deletes her account; at once she can no longer sign in.
 11. She wants it back: an admin restores it, as can be done for 30 days, and she signs in.
 12. She has thought better of it: an admin deletes it again, and erases it.

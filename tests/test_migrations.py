@@ -136,6 +136,19 @@ WRITTEN_AT = {
         "INSERT INTO idempotency_keys (id, key, fingerprint, user_id, status, headers, body, created_at) VALUES"
         " (95, 'a mark', 'another', 87, 201, '{}', '{}', '2026-06-30 12:00:00')",
     ],
+    "0007": [
+        "INSERT INTO users (id, email, email_key, name, name_key, role, is_active, email_verified, public_metadata,"
+        " private_metadata, version, created_at, updated_at) VALUES"
+        " (107, 'gus@example.com', 'gus@example.com', 'Gus', 'gus', 'admin', true, true, '{}', '{}', 1,"
+        " '2026-07-31 12:00:00', '2026-07-31 12:00:00')",
+        "INSERT INTO posts (id, user_id, title, content, version, created_at, updated_at) VALUES"
+        " (108, 107, 'A title', 'Some words', 1, '2026-07-31 12:00:00', '2026-07-31 12:00:00')",
+        "INSERT INTO sessions (id, user_id, amr, transport, remember, created_at, last_used_at, idle_expires_at,"
+        " expires_at) VALUES (109, 107, '[]', 'body', false, '2026-07-31 12:00:00', '2026-07-31 12:00:00',"
+        " '2036-07-31 12:00:00', '2036-07-31 12:00:00')",
+        "INSERT INTO deprecated_calls (id, day, operation, key_id, user_id, calls, last_at) VALUES"
+        " (110, '2026-07-31', 'GET /api/v1/users', 93, 0, 12, '2026-07-31 12:00:00')",
+    ],
 }
 # A later revision, as `flask db migrate` would write it: on SQLite it rebuilds the table that others refer to.
 REBUILD = '''"""Longer names."""

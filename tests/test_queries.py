@@ -6,9 +6,9 @@ from models import statements as of_models
 from tests.factories.event import EventFactory
 from tests.factories.post import PostFactory
 from tests.factories.user import UserFactory
-from tests.operations import operations_of, prepared, table
+from tests.operations import BY_FORM, operations_of, prepared, table
 
-# Statements of an admin's request. What begins and ends a transaction, and an advisory lock, is not counted.
+# Statements of an admin's request, or of a program's that says who it is in the form. What begins and ends a transaction, and an advisory lock, is not counted.
 TABLE = """
 GET     /                                                       0
 GET     /.well-known/jwks.json                                  0
@@ -21,6 +21,11 @@ GET     /problems                                               0
 GET     /problems/<name>                                        0
 GET     /static/<path:filename>                                 0
 GET     /avatars/<file>                                         0
+
+GET     /.well-known/oauth-authorization-server                 0
+POST    /oauth/token                                            2
+POST    /oauth/revoke                                           4
+POST    /oauth/introspect                                       3
 
 GET     /account/confirm                                        0
 POST    /account/confirm                                        7
@@ -82,6 +87,15 @@ POST    /api/v1/webhooks/<int:webhook_id>/secret                4
 POST    /api/v1/webhooks/<int:webhook_id>/ping                  3
 GET     /api/v1/webhooks/<int:webhook_id>/deliveries            3
 POST    /api/v1/webhooks/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver 5
+
+GET     /api/v1/service-accounts                                2
+POST    /api/v1/service-accounts                                3
+GET     /api/v1/service-accounts/<int:service_account_id>       2
+PATCH   /api/v1/service-accounts/<int:service_account_id>       4
+DELETE  /api/v1/service-accounts/<int:service_account_id>       4
+GET     /api/v1/service-accounts/<int:service_account_id>/keys  3
+POST    /api/v1/service-accounts/<int:service_account_id>/keys  5
+DELETE  /api/v1/service-accounts/<int:service_account_id>/keys/<int:key_id> 5
 """
 
 ROWS = {operation: int(count) for operation, (count,) in table(TABLE).items()}
@@ -97,8 +111,8 @@ def ready(client):
         user = admin if "/me/" in rule else UserFactory()
         EventFactory(user=user)  # Who reads it first publishes it.
         path, sent = prepared(method, rule, user, PostFactory(author=user))
-        as_admin = client.as_(admin)
-        return lambda: as_admin.send(method, path, buffered=True, **sent)
+        sender = client if (method, rule) in BY_FORM else client.as_(admin)
+        return lambda: sender.send(method, path, buffered=True, **sent)
 
     return make
 

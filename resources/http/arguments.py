@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import wraps
 from typing import Any, NoReturn
 
@@ -34,6 +35,18 @@ class RequestParser(reqparse.RequestParser):
     def add_argument(self, name: str, **kwargs: Any) -> "RequestParser":
         kwargs.setdefault("store_missing", "default" in kwargs)
         return super().add_argument(name, location=self.location, **kwargs)
+
+    def copy(self) -> "RequestParser":
+        """Return a parser with the same arguments, some of which another version of the API may replace."""
+        other = copy(self)
+        other.args = [*self.args]
+        return other
+
+    def replace_argument(self, name: str, **kwargs: Any) -> "RequestParser":
+        place = [argument.name for argument in self.args].index(name)
+        self.add_argument(name, **kwargs)
+        self.args[place] = self.args.pop()
+        return self
 
     def parse_args(self, req: Request | None = None, strict: bool = True, http_error_code: int = 400) -> dict[str, Any]:
         """Return the converted arguments; raises InvalidParameter."""

@@ -8,6 +8,7 @@ from flask import g, request
 
 from resources.http.api import note
 from resources.http.arguments import RequestParser
+from resources.http.limits import admit
 from service import credentials
 from service.errors import AuthenticationRequired, Forbidden
 from service.identity import ANONYMOUS, Identity
@@ -28,10 +29,11 @@ def requires(
 
     def decorate(function: Verb) -> Verb:
         open_to_all = permission is None or or_own or or_anonymous
+        costly = _is_costly(function)
 
         @wraps(function)
         def verb(*args: Any, **kwargs: Any) -> Any:
-            identity = _identify(or_anonymous)
+            identity = _admitted(or_anonymous, costly)
             if not open_to_all and permission not in identity.permissions:
                 raise Forbidden
             if permission is None and identity.key_id is not None:
@@ -48,9 +50,11 @@ def requires(
 
 def public(function: Verb) -> Verb:
     """Let everybody call; a credential is not looked at."""
+    costly = _is_costly(function)
 
     @wraps(function)
     def verb(*args: Any, **kwargs: Any) -> Any:
+        admit(costly=costly)
         _refuse_stray_parameters(function)
         return function(*args, **kwargs)
 
@@ -64,6 +68,17 @@ def current_identity() -> Identity:
     return identity
 
 
+def _admitted(or_anonymous: bool, costly: bool | str) -> Identity:
+    """Return who asks, counted against their limit; a bad credential counts against that of the address."""
+    try:
+        identity = _identify(or_anonymous)
+    except AuthenticationRequired:
+        admit()
+        raise
+    admit(identity, costly=costly)
+    return identity
+
+
 def _identify(or_anonymous: bool) -> Identity:
     credential = request.environ.get("HTTP_AUTHORIZATION")
     if credential is None and or_anonymous:
@@ -72,6 +87,12 @@ def _identify(or_anonymous: bool) -> Identity:
     if scheme.lower() != "bearer" or not token:
         raise AuthenticationRequired
     return credentials.identify(token.strip())
+
+
+def _is_costly(function: Verb) -> bool | str:
+    """Return what `costly` or `costly_with` said of a verb."""
+    found: bool | str = getattr(function, "operation", {}).get("costly", False)
+    return found
 
 
 def _refuse_stray_parameters(function: Verb) -> None:

@@ -84,9 +84,10 @@ def input_schema(spec: APISpec, field: Any) -> dict[str, Any]:
     return {**schema, "type": [schema["type"], "null"]} if field.allow_none else schema
 
 
-def problem_schema() -> dict[str, Any]:
-    """Describe a problem (RFC 9457)."""
+def problem_schema(spec: APISpec) -> dict[str, Any]:
+    """Describe a problem (RFC 9457); there may come to be more codes, of which a client need know nothing."""
     text = {"type": "string"}
+    spec.components.schema("ProblemCode", {**text, "enum": [kind.code for kind in catalogue()]})
     fault = {
         "type": "object",
         "properties": {"pointer": text, "code": text, "detail": text},
@@ -97,7 +98,7 @@ def problem_schema() -> dict[str, Any]:
         "type": {"type": "string", "description": f"A page about it, such as `…{page_path(catalogue()[0])}`."},
         "title": text,
         "status": {"type": "integer"},
-        "code": {"type": "string", "enum": [kind.code for kind in catalogue()]},
+        "code": {"anyOf": [{"$ref": "#/components/schemas/ProblemCode"}, text]},
         "detail": text,
         "instance": text,
         "request_id": text,

@@ -21,7 +21,7 @@ NOT_COUNTED = frozenset({429, 503})
 HEADERS = {
     "Deprecation": "Since when the operation is deprecated: `@` and seconds since 1970 (RFC 9745).",
     "Sunset": "When the operation ends; from then on it may be gone (RFC 8594).",
-    "Link": "Where this is explained (`deprecation`), what to call instead (`successor-version`); and neighbouring pages.",
+    "Link": "Where this is explained (`deprecation`), what to call instead (`successor-version`), neighbouring pages.",
 }
 
 

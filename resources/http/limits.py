@@ -19,8 +19,8 @@ from service.keyed import keyed_hash
 from service.throttle import network_of
 
 Verb = Callable[..., Any]
-CALLERS = ("key", "user", "address")
-_network = lru_cache(4096)(network_of)
+POLICIES = ("key", "user", "address", "costly")
+CALLERS_AT_HAND = 4096  # Whose plans are kept, so that they need not be made at each request.
 
 
 class Policy(NamedTuple):
@@ -32,9 +32,10 @@ class Policy(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The policies that count for a request, and how the answer names them."""
+    """The policies that count for a caller's request, what is counted for each, and how answers name them."""
 
-    policies: tuple[Policy, ...]
+    policies: list[Policy]
+    buckets: list[Bucket]
     header: str
 
 
@@ -42,12 +43,18 @@ class Limits:
     """What is allowed to whom, and where it is counted."""
 
     def __init__(self, config: Mapping[str, Any], counters: Counters) -> None:
+        rates: dict[str, Rate] = {name: config[f"RATE_LIMIT_{name.upper()}"] for name in POLICIES}
         self.counters = counters
-        self.plans = {
-            (caller, costly): _plan(config, caller, *(["costly"] if costly else []))
-            for caller in CALLERS
-            for costly in (False, True)
-        }
+        self._policies = {name: Policy(name, rate.requests, rate.seconds) for name, rate in rates.items() if rate}
+        self.plan = lru_cache(CALLERS_AT_HAND)(self._plan)
+
+    def _plan(self, caller: str, subject: object, is_costly: bool) -> Plan:
+        names = [caller, "costly"] if is_costly else [caller]
+        policies = [self._policies[name] for name in names if name in self._policies]
+        counted = network_of(str(subject)) if caller == "address" else subject
+        buckets = [Bucket(_key(policy.name, caller, counted), policy.seconds) for policy in policies]
+        header = ", ".join(f'"{policy.name}";q={policy.requests};w={policy.seconds}' for policy in policies)
+        return Plan(policies, buckets, header)
 
 
 def init_limits(app: Flask, counters: Counters) -> None:
@@ -81,14 +88,14 @@ def costly_with(parameter: str) -> Callable[[Verb], Verb]:
 def admit(identity: Identity = ANONYMOUS, *, costly: bool | str = False) -> None:
     """Count a request of somebody, or, where nothing is known of them, of their address; raises RateLimited."""
     limits: Limits = current_app.extensions["limits"]
-    caller, subject = _caller(identity)
-    policies, header = limits.plans[caller, costly is True or (costly and costly in request.args)]
+    is_costly = costly is True or (costly and costly in request.args)
+    policies, buckets, header = limits.plan(*_caller(identity), bool(is_costly))
     if not policies:
         return
-    counts = limits.counters.hit(*(Bucket(_key(policy.name, caller, subject), policy.seconds) for policy in policies))
+    counts = limits.counters.hit(*buckets)
     states = [
-        (policy, policy.requests - count.number, math.ceil(count.left))
-        for policy, count in zip(policies, counts, strict=True)
+        (policy, policy.requests - number, math.ceil(left))
+        for policy, (number, left) in zip(policies, counts, strict=True)
     ]
     told = ", ".join(f'"{policy.name}";r={max(0, rest)};t={wait}' for policy, rest, wait in states)
     g.limits = (("RateLimit-Policy", header), ("RateLimit", told))
@@ -103,15 +110,9 @@ def _caller(identity: Identity) -> tuple[str, object]:
         return "key", identity.key_id
     if identity.user_id is not None:
         return "user", identity.user_id
-    return "address", _network(request.remote_addr)
+    return "address", request.environ.get("REMOTE_ADDR")
 
 
 def _key(*parts: object) -> bytes:
     """Return a key that tells nobody who is counted, and that nobody can choose to push others out."""
     return keyed_hash("rate limit", " ".join(map(str, parts)).encode())[:KEY_BYTES]
-
-
-def _plan(config: Mapping[str, Any], *names: str) -> Plan:
-    rates: dict[str, Rate] = {name: config[f"RATE_LIMIT_{name.upper()}"] for name in names}
-    policies = tuple(Policy(name, rate.requests, rate.seconds) for name, rate in rates.items() if rate)
-    return Plan(policies, ", ".join(f'"{name}";q={requests};w={seconds}' for name, requests, seconds in policies))

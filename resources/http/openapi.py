@@ -17,6 +17,7 @@ from resources.http.links import template
 from resources.http.problems import catalogue, status_of
 
 MAX_ID = 2**63 - 1
+BYTES = {"type": "string", "format": "binary"}  # As OpenAPI 3.0 has it, and generators of clients still read it.
 HEADERS = {
     "X-Request-ID": "The request's id, for your logs and ours.",
     "ETag": "The item's version, for If-Match and If-None-Match.",
@@ -25,7 +26,11 @@ HEADERS = {
     "Link": "The neighbouring pages (RFC 8288): first, prev, next, last.",
     "Retry-After": "Seconds to wait before trying again.",
     "WWW-Authenticate": "How to say who you are (RFC 6750).",
+    "RateLimit-Policy": "How many requests (`q`) you may send in how many seconds (`w`), by each limit that counts; "
+    "absent where none does.",
+    "RateLimit": "How many of those are left (`r`), and for how many seconds (`t`).",
 }
+EVERYWHERE = ("X-Request-ID", "RateLimit-Policy", "RateLimit")
 INTRODUCTION = """Accounts and sign-in behind a versioned REST API.
 
 Sign in with `POST {root}/auth/login`, send the access token as `Authorization: Bearer …`, and read every refusal by
@@ -49,10 +54,11 @@ def document(app: Flask, *, blueprint: str, version: str) -> dict[str, Any]:
         security=[{"bearer": []}],
     )
     plugin.converter.add_attribute_function(lambda _, field, **__: input_schema(spec, field))
-    spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
+    bearer = {"type": "http", "scheme": "bearer", "description": "An access token, or a key of a service account."}
+    spec.components.security_scheme("bearer", bearer)
     cookie = {"type": "apiKey", "in": "cookie", "name": "__Host-rollcall-refresh"}
     spec.components.security_scheme("refreshCookie", cookie)
-    spec.components.schema("Problem", problem_schema())
+    spec.components.schema("Problem", problem_schema(spec))
     for name, description in HEADERS.items():
         kind = "integer" if name == "Retry-After" else "string"
         spec.components.header(name, {"description": description, "schema": {"type": kind}})
@@ -79,7 +85,7 @@ def _operation(spec: APISpec, resource: Any, verb: str, noun: str) -> dict[str, 
         "operationId": _snake(f"{verb}{resource.__name__}"),
         "tags": [noun],
         "summary": (inspect.getdoc(method) or "").splitlines()[0].rstrip("."),
-        "description": _who(facts),
+        "description": " ".join([_who(facts), *_cost(facts)]),
         "parameters": [*_parameters(verb, facts)],
         "responses": _responses(spec, verb, facts),
     }
@@ -93,7 +99,7 @@ def _operation(spec: APISpec, resource: Any, verb: str, noun: str) -> dict[str, 
         types = ["application/json", *(["application/merge-patch+json"] if verb == "patch" else [])]
         operation["requestBody"] = {"required": facts["body_required"], "content": dict.fromkeys(types, media)}
     elif types := facts.get("content_types"):
-        operation["requestBody"] = {"required": True, "content": {kind: {} for kind in types}}
+        operation["requestBody"] = {"required": True, "content": {kind: {"schema": BYTES} for kind in types}}
     if deprecation := deprecation_of(resource, verb):
         describe(spec, operation, deprecation)
     return operation
@@ -109,6 +115,12 @@ def _who(facts: Mapping[str, Any]) -> str:
         return f"Open to all within bounds; more with the permission `{permission}`."
     own = ", or what is your own" if facts["or_own"] else ""
     return f"Needs the permission `{permission}`{own}."
+
+
+def _cost(facts: Mapping[str, Any]) -> Iterator[str]:
+    if costly := facts.get("costly"):
+        when = "" if costly is True else f" where it has `{costly}`"
+        yield f"Counts by the limit for costly requests as well{when}."
 
 
 def _parameters(verb: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -133,7 +145,7 @@ def _has_etag(facts: Mapping[str, Any]) -> bool:
 
 
 def _responses(spec: APISpec, verb: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    headers = ["X-Request-ID"]
+    headers = [*EVERYWHERE]
     headers += ["ETag"] if _has_etag(facts) else []
     headers += ["Location"] if facts.get("location") else []
     headers += ["Idempotency-Replayed"] if facts.get("idempotent") else []
@@ -147,7 +159,7 @@ def _responses(spec: APISpec, verb: str, facts: Mapping[str, Any]) -> dict[str, 
     if facts.get("or_accepted"):
         responses["202"] = _accepted_answer(spec)
     if verb == "get" and _has_etag(facts):
-        responses["304"] = {"description": "You have it already.", "headers": _headers("X-Request-ID", "ETag")}
+        responses["304"] = {"description": "You have it already.", "headers": _headers(*EVERYWHERE, "ETag")}
     for status in _refusals(verb, facts):
         responses[str(status)] = _problem_answer(spec, status)
     return responses
@@ -160,17 +172,17 @@ def _accepted_answer(spec: APISpec) -> dict[str, Any]:
         spec.components.schema("Accepted", schema)
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}}
     description = "Taken on; a letter tells the rest."
-    return {"description": description, "headers": _headers("X-Request-ID"), "content": content}
+    return {"description": description, "headers": _headers(*EVERYWHERE), "content": content}
 
 
 def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:
-    found = {400, 406, 500, 503}
+    found = {400, 406, 429, 500, 503}
     if facts["access"] != "public" or facts.get("body"):
         found.add(401)
     if facts["access"] != "public":
         found |= {403, 404} if facts["or_own"] or facts["permission"] is None else {403}
     if facts.get("body") or facts.get("content_types"):
-        found |= {403, 413, 415, 422, 429}
+        found |= {403, 413, 415, 422}
     if verb != "get":
         found |= {404, 409}
     if "headers" in facts and not facts.get("idempotent"):
@@ -190,7 +202,7 @@ def _problem_response(status: int) -> dict[str, Any]:
     extra = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     return {
         "description": " ".join(f"`{kind.code}`: {kind.title}." for kind in kinds),
-        "headers": _headers("X-Request-ID", *extra),
+        "headers": _headers(*EVERYWHERE, *extra),
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 

@@ -17,6 +17,7 @@ from service.errors import (
     Invalid,
     InvalidToken,
     NotFound,
+    RateLimited,
     Refusal,
     TooManyAttempts,
     Unavailable,
@@ -114,6 +115,7 @@ STATUS: dict[type[Refusal], int] = {
     Invalid: 422,
     PreconditionRequired: 428,
     TooManyAttempts: 429,
+    RateLimited: 429,
     InternalError: 500,
     Unavailable: 503,
 }

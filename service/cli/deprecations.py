@@ -11,11 +11,11 @@ from service.cli.refusals import readable_refusals
 @click.command("deprecations")
 @readable_refusals
 def deprecations_command() -> None:
-    """List deprecated operations, when they end, and who called them in the last year, how often and when last."""
+    """List deprecated operations, what ends first first, and who called each in the last year, how often and when."""
     declared = current_app.extensions["deprecated_operations"]()
     if not declared:
         click.echo("No operation is deprecated.")
-    for operation, sunset in declared.items():
+    for operation, sunset in sorted(declared.items(), key=lambda item: (item[1], item[0])):
         click.echo(f"{operation}  ends on {sunset}")
         for row in deprecations.callers(operation):
             often = f"calls: {row.calls}, days: {row.days}, last: {row.last_at:%Y-%m-%dT%H:%M:%SZ}"

@@ -11,6 +11,7 @@ from config.checks import check
 from config.development import new_signing_key
 from config.refusal import ConfigurationError
 from config.settings import DECLARED, ENVIRONMENTS, INSTANCE, SECRET_SETTINGS, Settings, load, misspelled, table
+from config.values import Rate
 from models.migrations import upgrade_alone
 from resources.app import create_app
 from tests.processes import CHECK_CONFIG, DOCTOR, run
@@ -126,6 +127,21 @@ def test_complete_settings_are_accepted():
         ("CELERY_BROKER_URL", "redis", "is not understood"),
         ("CELERY_BROKER_URL", "amqp:///", "is not understood"),
         ("CELERY_BROKER_URL", "redis://broker:port/0", "is not understood"),
+        ("RATE_LIMIT_KEY", "600", "is '600': use a form such as 600/minute"),
+        ("RATE_LIMIT_USER", "0/minute", "is '0/minute'"),
+        ("RATE_LIMIT_USER", "-1/minute", "is '-1/minute'"),
+        ("RATE_LIMIT_USER", "1.5/second", "is '1.5/second'"),
+        ("RATE_LIMIT_USER", "1000000000/day", "is '1000000000/day'"),
+        ("RATE_LIMIT_ADDRESS", "60/Minute", "is '60/Minute'"),
+        ("RATE_LIMIT_ADDRESS", "٦٠/minute", "is '٦٠/minute'"),
+        ("RATE_LIMIT_COSTLY", "5 per minute", "is '5 per minute'"),
+        ("REDIS_URL", "redis", "is not understood"),
+        ("REDIS_URL", "redis://", "is not understood"),
+        ("REDIS_URL", "redis:///0", "is not understood"),
+        ("REDIS_URL", "redis://cache:port/0", "is not understood"),
+        ("REDIS_URL", "redis://cache/users", "is not understood"),
+        ("REDIS_URL", "redis://cache/0?socket_timeout=60", "is not understood"),
+        ("REDIS_URL", "http://canary@cache", "is not understood"),
         ("LOG_LEVEL", "verbose", "is 'verbose'"),
         ("LOG_TARGET", "file:log", "is 'file:log'"),
         ("PORT", "0", "is 0: use 1 to 65535."),
@@ -187,6 +203,11 @@ def test_every_fault_is_told_at_once():
         {"STORAGE_URL": "s3://bucket?endpoint=http://minio:9000&region=local"},
         {"CELERY_BROKER_URL": "redis://:can%2Fary@broker.example:6379/1"},
         {"CELERY_BROKER_URL": "amqp://app:canary@broker.example//"},
+        {"RATE_LIMIT_USER": "1/second"},
+        {"RATE_LIMIT_KEY": "999999999/day", "RATE_LIMIT_ADDRESS": "", "RATE_LIMIT_COSTLY": "60/hour"},
+        {"REDIS_URL": "redis://cache"},
+        {"REDIS_URL": "redis://:can%2Fary@[::1]:6379/1"},
+        {"REDIS_URL": "rediss://app:canary@cache.example:6380/"},
         {"MAIL_FROM": "no-reply@example.com"},
         {"MAIL_FROM": "Rollcall of Bücher <no-reply@example.com>"},
     ],
@@ -204,6 +225,41 @@ def test_a_broker_needs_the_packages_for_it(monkeypatch, scheme, missing):
     assert lines == [
         "CELERY_BROKER_URL names a broker, for which celery is missing: install rollcall with its extra celery."
     ]
+
+
+def test_a_redis_needs_the_package_for_it(monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda name: name != "redis")
+
+    lines = refusals({**PRODUCTION, "REDIS_URL": "redis://:canary@cache.example"})
+
+    assert lines == [
+        "REDIS_URL names a Redis, for which its package is missing: install rollcall with its extra redis."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "requests", "seconds"),
+    [("5/second", 5, 1), ("600/minute", 600, 60), ("7/hour", 7, 3600), ("8/day", 8, 86_400)],
+)
+def test_a_rate_is_written_as_it_is_read(text, requests, seconds):
+    rate = loaded({"RATE_LIMIT_USER": text}).RATE_LIMIT_USER
+
+    assert (rate.requests, rate.seconds, str(rate)) == (requests, seconds, text)
+
+
+def test_an_empty_rate_limits_nothing():
+    settings = loaded({"RATE_LIMIT_USER": ""})
+
+    assert not settings.RATE_LIMIT_USER
+    assert {row[0]: row[1] for row in table(settings)}["RATE_LIMIT_USER"] == ""
+
+
+def test_everything_is_limited_unless_it_is_a_test():
+    limits = [name for name in DECLARED if name.startswith("RATE_LIMIT_")]
+
+    assert len(limits) == 4
+    assert all(loaded()[name] and loaded({"APP_ENV": "development"})[name] for name in limits)
+    assert not any(loaded({"APP_ENV": "testing"})[name] for name in limits)
 
 
 def test_celery_without_a_broker_is_refused_in_one_line(migrated_sqlite):
@@ -257,13 +313,13 @@ def test_space_around_a_value_does_not_count(tmp_path, ending):
 
 @pytest.mark.parametrize("name", sorted(set(DECLARED) - {"APP_ENV"}))
 def test_every_setting_can_be_read_from_a_file(tmp_path, name):
-    text = {int: "8", bool: "true"}.get(DECLARED[name].__origin__, "a text")
+    text = {int: "8", bool: "true", Rate: "8/hour"}.get(DECLARED[name].__origin__, "a text")
     (tmp_path / "value").write_text(f"{text}\n")
     environ = {key: value for key, value in PRODUCTION.items() if key != name}
 
     settings = load({**environ, f"{name}_FILE": str(tmp_path / "value")}, NOWHERE)
 
-    assert settings[name] in (8, True, "a text", ("a text",))
+    assert settings[name] in (8, True, Rate(8, "hour"), "a text", ("a text",))
 
 
 def test_a_setting_given_twice_is_refused(tmp_path):
@@ -409,7 +465,9 @@ def test_a_key_that_cannot_be_used_is_refused_in_one_line_without_it(tmp_path, p
 
 
 def test_the_table_hides_every_secret():
-    looks_secret = {name for name in DECLARED if re.search(r"(KEYS?|PASSWORD|SECRET|TOKEN|(?<!PUBLIC)_URL)$", name)}
+    looks_secret = {
+        name for name in DECLARED if re.search(r"((?<!RATE_LIMIT_)KEYS?|PASSWORD|SECRET|TOKEN|(?<!PUBLIC)_URL)$", name)
+    }
     settings = loaded()
     for name in looks_secret:
         setattr(settings, name, "canary")

@@ -619,7 +619,7 @@ def test_mangled_token_is_refused(client, forge, mangle):
         "a.b.c.d.e",
         "\x80\xff",
         "null",
-        "rk_live_0123456789",
+        "rr_live_0123456789",
         "A" * 100_000,
         f"{encoded([])}.{encoded({})}.x",
         f"{encoded(None)}.{encoded({})}.x",

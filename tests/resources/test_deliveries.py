@@ -802,9 +802,12 @@ def test_deliveries_are_listed_in_order_by_pages_and_by_state(as_admin):
     of_state = {state: ids(as_admin.get(f"{path}?state={state}")) for state in ("pending", "delivered", "failed")}
     part = as_admin.get(f"{path}?state=delivered&per_page=1&sort=-id&fields=state,attempts")
     rest = as_admin.get(links(part)["next"])
+    numbered = as_admin.get(f"{path}?page=2&per_page=3")
 
     numbers = [delivery.id for delivery in made]
     assert ids(first) + ids(second) == numbers and len(ids(first)) == 3
+    assert numbered.json["deliveries"] == second.json["deliveries"]
+    assert (numbered.json["page"], numbered.json["pages"], numbered.json["total"]) == (2, 2, 4)
     assert of_state == {"pending": numbers[3:], "delivered": [numbers[0], numbers[2]], "failed": [numbers[1]]}
     assert part.json["deliveries"] == rest.json["deliveries"] == [{"state": "delivered", "attempts": 1}]
 

@@ -15,7 +15,7 @@ from tests.factories.post import PostFactory
 from tests.factories.session import SessionFactory
 from tests.factories.user import PASSWORD, UserFactory
 from tests.letters import Mailbox
-from tests.operations import operations_of, prepared, table
+from tests.operations import BY_FORM, operations_of, prepared, table
 from tests.resources.answers import anonymous_form, links, pointers
 
 EVENTS = "/api/v1/events"
@@ -66,6 +66,12 @@ PATCH   /api/v1/webhooks/<int:webhook_id>                       webhook.updated 
 DELETE  /api/v1/webhooks/<int:webhook_id>                       webhook.deleted         admin
 POST    /api/v1/webhooks/<int:webhook_id>/secret                webhook.secret_rotated  admin
 POST    /api/v1/webhooks/<int:webhook_id>/ping                  webhook.ping            admin
+
+POST    /api/v1/service-accounts                                service_account.created admin
+PATCH   /api/v1/service-accounts/<int:service_account_id>       service_account.updated admin    name
+DELETE  /api/v1/service-accounts/<int:service_account_id>       service_account.deleted admin
+POST    /api/v1/service-accounts/<int:service_account_id>/keys  api_key.created         admin
+DELETE  /api/v1/service-accounts/<int:service_account_id>/keys/<int:key_id> api_key.revoked admin
 """
 ROWS = table(TABLE)
 PAGES = {"/account/confirm", "/account/reset"}  # Their status says that there is a page.
@@ -77,6 +83,9 @@ SILENT = {
     ("POST", "/api/v1/webhooks/<int:webhook_id>/deliveries/<int:delivery_id>/redeliver"): (
         "It tells again of an event that there is."
     ),
+    ("POST", "/oauth/token"): "What a program may do is the same as before, and the key says who it is.",
+    ("POST", "/oauth/revoke"): "A token ends by itself within minutes.",
+    ("POST", "/oauth/introspect"): "It only asks.",
 }
 KEPT_IN = {
     "user": "users",
@@ -141,7 +150,8 @@ def ready(app, client, admin, member):
         session = SessionFactory(user=admin)
         with app.app_context():
             token = tokens.issue(user_id=admin.id, session_id=session.id)
-        return lambda: client.with_token(token).send(method, path, **sent), session.id
+        sender = client if (method, rule) in BY_FORM else client.with_token(token)
+        return lambda: sender.send(method, path, **sent), session.id
 
     return make
 

@@ -20,7 +20,7 @@ def test_service_document_says_where_everything_is(client, app):
     assert response.json["version"] == app.config["VERSION"]
     links = response.json["links"]
     assert links.pop("api") == "http://localhost/api/v1"
-    assert {"documentation", "openapi", "problems", "health", "ready", "jwks"} == links.keys()
+    assert {"documentation", "openapi", "problems", "health", "ready", "jwks", "oauth"} == links.keys()
     for address in links.values():
         assert client.get(address.removeprefix("http://localhost")).status_code == 200
 

@@ -139,6 +139,13 @@ def test_a_call_arrives_as_it_was_meant(url, receiver):
     }
 
 
+@pytest.mark.parametrize(("end", "path"), [("", "/"), ("/", "/"), ("?a=b", "/?a=b"), ("/a/../b//c?", "/a/../b//c?")])
+def test_the_path_is_sent_as_it_is_written(url, receiver, end, path):
+    post(url.removesuffix("/hook") + end)
+
+    assert [request.path for request in receiver.requests] == [path]
+
+
 def test_each_call_is_a_trace_of_its_own_unless_it_belongs_to_one(url, receiver):
     given = f"00-{'a' * 32}-{'b' * 16}-00"
 

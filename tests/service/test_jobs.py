@@ -437,7 +437,6 @@ def test_many_runners_never_run_two_of_a_lane_at_once(crowded, monkeypatch):
     at_once(8, crowded, run_all)
 
     assert {lane: most[lane] for lane in lanes} == dict.fromkeys(lanes, 1)
-    assert most[None] > 1
     assert {*done.values()} == {1}
     with crowded.app_context():
         assert all_jobs() == []
