@@ -92,11 +92,11 @@ def _numbered(statement: AnySelect, wanted: PageRequest, columns: Columns, param
 def _by_number(statement: AnySelect, columns: Columns, descending: bool) -> tuple[AnySelect, AnySelect]:
     """Return the statement's count, and its page: only ids are skipped over, and whole rows joined to what remains."""
     id_column = columns[-1]
-    ids = statement.with_only_columns(id_column)
+    ids = statement.with_only_columns(id_column, maintain_column_froms=True)
     skipped = ids.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=BigInteger))
     order = _directed(columns, descending)
     page = skipped.order_by(*order).subquery()
-    wide = select(*statement.selected_columns).join(page, page.c[id_column.key] == id_column).order_by(*order)
+    wide = statement.join(page, page.c[id_column.key] == id_column).order_by(*order)
     count = select(func.count().label("total")).select_from(ids.subquery())
     return count.execution_options(own_plan=True), wide.execution_options(own_plan=True)
 

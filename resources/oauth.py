@@ -103,26 +103,30 @@ def _admitted(costly: bool) -> tuple[Identity, Mapping[str, str]]:
 
 
 def _form() -> Mapping[str, str]:
-    """Return the members of the form, each of which may stand there once (RFC 6749 §3.2)."""
+    """Return the members of the form: each may stand there once, and without a value it does not (RFC 6749 §3.2)."""
     if request.mimetype != FORM:
         raise OAuthRefusal("invalid_request", f"Send {FORM}.")
     if any(len(values) > 1 for _, values in request.form.lists()):
         raise OAuthRefusal("invalid_request", "Send each parameter once.")
-    return request.form
+    return {name: value for name, value in request.form.items() if value}
 
 
 def _credentials(form: Mapping[str, str]) -> tuple[str, str]:
     """Return the client and its secret, from the header or the form, but not from both."""
-    given = request.authorization
-    if given is not None and given.type == "basic" and "client_secret" not in form:
-        return given.username or "", given.password or ""
-    if given is not None:
+    if "Authorization" not in request.headers:
+        return _needed(form, "client_id"), _needed(form, "client_secret")
+    if "client_secret" in form:
         raise OAuthRefusal("invalid_request", "Authenticate in one way.")
-    return _needed(form, "client_id"), _needed(form, "client_secret")
+    given = request.authorization
+    if given is None or given.type != "basic":
+        raise OAuthRefusal("invalid_client", "Authenticate by Basic, or in the form.")
+    if form.get("client_id", given.username) != given.username:
+        raise OAuthRefusal("invalid_request", "The form names another client than the header.")
+    return given.username or "", given.password or ""
 
 
 def _needed(form: Mapping[str, str], name: str) -> str:
-    if not form.get(name):
+    if name not in form:
         error = "invalid_client" if name.startswith("client") else "invalid_request"
         raise OAuthRefusal(error, f"The parameter {name} is missing.")
     return form[name]

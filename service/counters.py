@@ -13,9 +13,8 @@ from typing import NamedTuple, Protocol
 
 SETS, WAYS = 16_384, 8  # Places for 131,072 keys, 3 MiB. A key has one set of places, and any of the ways in it.
 KEY_BYTES = 16
-_KEY = Struct("=QQ")
-_SET = Struct(f"={WAYS}Q{WAYS}d{WAYS}Q")  # What is counted there, when each window ends, and how often it came up.
-_MARK, _END, _NUMBER = Struct("=Q"), Struct("=d"), Struct("=Q")
+_KEY = Struct("@QQ")
+_SET = Struct(f"@{WAYS}Q{WAYS}d{WAYS}Q")  # What is counted there, when each window ends, and how often it came up.
 
 
 class Bucket(NamedTuple):
@@ -50,6 +49,8 @@ class SharedCounters:
         self.clock = clock  # The same for all processes, and none that anybody sets.
         self._sets = sets
         self._memory = mmap.mmap(-1, sets * _SET.size)
+        # Views write a number at a stroke; a Struct writes zeros first, which a worker killed then would leave behind.
+        self._whole, self._real = memoryview(self._memory).cast("Q"), memoryview(self._memory).cast("d")
         self._file = _file_to_lock()
         self._threads = Lock()
         weakref.finalize(self, os.close, self._file)
@@ -68,8 +69,8 @@ class SharedCounters:
 
     def _count(self, bucket: Bucket, now: float) -> Count:
         which, mark = _KEY.unpack(bucket.key)
-        place = which % self._sets * _SET.size
-        found = _SET.unpack_from(self._memory, place)
+        place = which % self._sets * 3 * WAYS
+        found = _SET.unpack_from(self._memory, 8 * place)
         marks, ends, numbers = found[:WAYS], found[WAYS : 2 * WAYS], found[2 * WAYS :]
         if mark in marks:
             way = marks.index(mark)
@@ -79,12 +80,11 @@ class SharedCounters:
             number, end = 1, now
         if end <= now:
             number = 1
+        # After each of these steps the place is one that could have been so.
+        self._whole[place + 2 * WAYS + way] = number
         if not now < end <= now + bucket.window:  # It is over, or a clock that was set back would never end it.
-            end = now + bucket.window
-        # Whatever a worker that is killed between these leaves behind is a place that could have been so.
-        _NUMBER.pack_into(self._memory, place + 8 * (2 * WAYS + way), number)
-        _END.pack_into(self._memory, place + 8 * (WAYS + way), end)
-        _MARK.pack_into(self._memory, place + 8 * way, mark)
+            end = self._real[place + WAYS + way] = now + bucket.window
+            self._whole[place + way] = mark
         return Count(number, end - now)
 
 

@@ -42,15 +42,15 @@ _NEXT_EVENTS = (
     .limit(200)
 )
 _ADVANCE = update(Webhook).where(Webhook.id == bindparam("webhook_id")).values(position=bindparam("new_position"))
-# Subqueries and no join, since of a numbered page only the columns are selected, by themselves.
-_POSITION, _TYPE = (
-    select(column).where(Event.id == Delivery.event_id).scalar_subquery() for column in (Event.position, Event.type)
+_OF_WEBHOOK = (
+    select(
+        *(Delivery.id, Event.position.label("event_id"), Event.type.label("event_type"), Delivery.state),
+        *(Delivery.attempts, Delivery.response_status, Delivery.duration_ms, Delivery.error),
+        *(Delivery.next_attempt_at, Delivery.attempted_at, Delivery.created_at),
+    )
+    .join(Event, Event.id == Delivery.event_id)
+    .where(Delivery.webhook_id == bindparam("webhook_id"))
 )
-_OF_WEBHOOK = select(
-    *(Delivery.id, _POSITION.label("event_id"), _TYPE.label("event_type"), Delivery.state, Delivery.attempts),
-    *(Delivery.response_status, Delivery.duration_ms, Delivery.error, Delivery.next_attempt_at),
-    *(Delivery.attempted_at, Delivery.created_at),
-).where(Delivery.webhook_id == bindparam("webhook_id"))
 _OF_WEBHOOK_IN_STATE = _OF_WEBHOOK.where(Delivery.state == bindparam("state"))
 _LOCKED = select(Delivery).where(Delivery.id == bindparam("delivery_id")).with_for_update()
 _FORGET_OLD = delete_some(Delivery, Delivery.created_at < bindparam("before"), Delivery.state != "pending")

@@ -85,11 +85,12 @@ class Stretch(NamedTuple):
 
 def publish() -> int:
     """Give the events that were committed since the last time their positions, and return how many there were."""
-    if fetch_one(_UNPUBLISHED) is None:
-        return 0
-    with unit_of_work():
-        serialise("feed")
-        return len(fetch_all(_PUBLISH))
+    count = 0
+    while fetch_one(_UNPUBLISHED) is not None:
+        with unit_of_work():
+            serialise("feed")
+            count += len(fetch_all(_PUBLISH))
+    return count
 
 
 def last_position() -> int:

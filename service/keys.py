@@ -52,7 +52,14 @@ _COUNT_LIVE = select(func.count().label("number")).where(
     ApiKey.service_account_id == bindparam("account_id"), *_IS_LIVE
 )
 _LOCKED = _OF_ACCOUNT.where(ApiKey.id == bindparam("key_id")).with_for_update()
-_NOTE_USE = update(ApiKey).where(ApiKey.id == bindparam("key_id")).values(last_used_at=bindparam("now"))
+_NOTE_USE = (
+    update(ApiKey)
+    .where(
+        ApiKey.id == bindparam("key_id"),
+        or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < bindparam("noted_before")),
+    )
+    .values(last_used_at=bindparam("now"))
+)
 
 
 class NewKey(NamedTuple):
@@ -106,12 +113,17 @@ def identify(text: str) -> Identity:
     """Return who holds a key, as the database sees it now; raises MalformedKey, InvalidKey."""
     if not is_well_formed(text):
         raise MalformedKey
-    return _identity(fetch_one(_BY_HASH, key_hash=fingerprint(text), now=now()))
+    return _identity(_used(fetch_one(_BY_HASH, key_hash=fingerprint(text), now=now())))
 
 
 def identify_by_id(key_id: int, scopes: frozenset[str]) -> Identity:
     """Return who holds a token that was given for a key, limited to the token's scopes; raises InvalidKey."""
-    return _identity(fetch_one(_BY_ID, key_id=key_id, now=now()), scopes)
+    return _identity(_used(fetch_one(_BY_ID, key_id=key_id, now=now())), scopes)
+
+
+def permissions_of(key_id: int, scopes: frozenset[str]) -> frozenset[str]:
+    """Return what a token lets do that was given for a key, of which this is no use; raises InvalidKey."""
+    return _identity(fetch_one(_BY_ID, key_id=key_id, now=now()), scopes).permissions
 
 
 def is_well_formed(text: str) -> bool:
@@ -124,8 +136,6 @@ def is_well_formed(text: str) -> bool:
 def _identity(row: Record | None, scopes: frozenset[str] | None = None) -> Identity:
     if row is None:
         raise InvalidKey
-    if row.last_used_at is None or row.last_used_at < now() - USE_NOTED_EVERY:
-        _note_use(row.id)
     permissions = ROLES[row.role].intersection(row.scopes)
     return Identity(
         user_id=None,
@@ -135,13 +145,18 @@ def _identity(row: Record | None, scopes: frozenset[str] | None = None) -> Ident
     )
 
 
-def _note_use(key_id: int) -> None:
+def _used(row: Record | None) -> Record | None:
     """Note that a key was used, at most once a minute; where that fails, the request goes on all the same."""
+    moment = now()
+    noted_before = moment - USE_NOTED_EVERY
+    if row is None or (row.last_used_at is not None and row.last_used_at >= noted_before):
+        return row
     try:
         with unit_of_work():
-            execute(_NOTE_USE, key_id=key_id, now=now())
+            execute(_NOTE_USE, key_id=row.id, noted_before=noted_before, now=moment)
     except SQLAlchemyError as error:
         log.warning("use of a key not noted", extra={"error": type(error).__name__})
+    return row
 
 
 def _new_text() -> str:

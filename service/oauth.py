@@ -1,24 +1,25 @@
 """OAuth 2.0 for programs: a short-lived token for a key (client credentials, RFC 6749 §4.4), and the end of it."""
 
-import re
 from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, select, update
 
-from models import OAuthToken
+from models import ApiKey, OAuthToken
 from models.base import now
 from models.rows import delete_some, insert_row
-from models.statements import execute, fetch_one
+from models.statements import Record, execute, fetch_one
 from service import keys, tokens
-from service.errors import InvalidKey, InvalidToken
+from service.errors import InvalidToken
 from service.identity import Identity
 
 GRANT_TYPE = "client_credentials"
-CLIENT_ID = re.compile(r"sa_([1-9][0-9]{0,17})", re.ASCII)
 
 _BY_ID = select(OAuthToken).where(OAuthToken.id == bindparam("token_id"), OAuthToken.revoked_at.is_(None))
+_OWN = _BY_ID.join(ApiKey, ApiKey.id == OAuthToken.key_id).where(ApiKey.service_account_id == bindparam("account_id"))
+# So that the key cannot be removed before there is a token that is removed with it.
+_HELD_KEY = select(ApiKey.id).where(ApiKey.id == bindparam("key_id")).with_for_update(read=True, key_share=True)
 _REVOKE = (
     update(OAuthToken)
     .where(OAuthToken.id == bindparam("token_id"), OAuthToken.revoked_at.is_(None))
@@ -33,6 +34,13 @@ class OAuthRefusal(Exception):
     def __init__(self, error: str, description: str) -> None:
         super().__init__(error)
         self.error, self.description = error, description
+
+
+class UnknownClient(OAuthRefusal):
+    """A program that is not known, or has not shown that it is this one."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid_client", "The client is not known, or the secret is not a live key of it.")
 
 
 class TokenAnswer(NamedTuple):
@@ -53,10 +61,10 @@ def authenticate(client_id: str, client_secret: str) -> Identity:
     """Return which program this is; its secret is one of its keys. Raises OAuthRefusal."""
     try:
         client = keys.identify(client_secret)
-    except InvalidKey:
+    except InvalidToken:
         client = None
     if client is None or client_id != client_id_of(client.service_account_id or 0):
-        raise OAuthRefusal("invalid_client", "The client is not known, or the secret is not a live key of it.")
+        raise UnknownClient
     return client
 
 
@@ -67,6 +75,8 @@ def issue(client: Identity, *, grant_type: str, scope: str | None = None) -> Tok
     wanted = client.permissions if scope is None else frozenset(scope.split())
     if not wanted or not wanted <= client.permissions:
         raise OAuthRefusal("invalid_scope", "There is a scope among these that the client has not, or there is none.")
+    if fetch_one(_HELD_KEY, key_id=client.key_id) is None:
+        raise UnknownClient
     row = insert_row(OAuthToken, key_id=client.key_id, scopes=sorted(wanted), expires_at=now() + tokens.LIFETIME)
     token = tokens.issue_to_program(client_id=client_id_of(client.service_account_id or 0), token_id=row.id)
     seconds = int(tokens.LIFETIME.total_seconds())
@@ -83,17 +93,21 @@ def identify(token_id: int) -> Identity:
 
 def revoke(client: Identity, token: str) -> None:
     """End a token of the program (RFC 7009); one that is not its own, or none at all, is passed over."""
-    token_id = _own(client, token)
-    if token_id is not None:
-        execute(_REVOKE, token_id=token_id, now=now())
+    own = _own(client, token)
+    if own is not None:
+        execute(_REVOKE, token_id=own.id, now=now())
 
 
 def introspect(client: Identity, token: str) -> dict[str, Any]:
     """Return what a token of the program is good for (RFC 7662), or only that it is not."""
-    token_id = _own(client, token)
-    if token_id is None:
+    own = _own(client, token)
+    if own is None:
         return {"active": False}
-    claims, scopes = tokens.read(token), identify(token_id).permissions
+    try:
+        scopes = keys.permissions_of(own.key_id, frozenset(own.scopes))
+    except InvalidToken:
+        return {"active": False}
+    claims = tokens.read(token)
     client_id = client_id_of(client.service_account_id or 0)
     times = {"iat": claims.good_from, "exp": claims.expires_at}
     return {"active": True, "scope": _joined(scopes), "client_id": client_id, "token_type": "Bearer", **times}
@@ -104,14 +118,13 @@ def forget_old() -> int:
     return execute(_FORGET_OLD, before=now() - timedelta(days=1))
 
 
-def _own(client: Identity, token: str) -> int | None:
+def _own(client: Identity, token: str) -> Record | None:
+    """Return what is kept of a token, if that is good by itself and the program's own."""
     try:
         token_id = tokens.read(token).token_id
-        holder = identify(token_id) if token_id is not None else None
     except InvalidToken:
         return None
-    is_own = holder is not None and holder.service_account_id == client.service_account_id
-    return token_id if is_own else None
+    return fetch_one(_OWN, token_id=token_id, account_id=client.service_account_id) if token_id is not None else None
 
 
 def _joined(scopes: Collection[str]) -> str:

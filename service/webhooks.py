@@ -56,7 +56,7 @@ _ADMINS = (
 def create(*, actor: Identity, url: str, event_types: Sequence[str] = (EVERYTHING,), description: str = "") -> Record:
     """Add an endpoint, which is told what happens from now on; raises Invalid, TooManyWebhooks."""
     _check_url(url)
-    _publish_all()  # What has happened already is not for it.
+    feed.publish()  # What has happened already is not for it.
     serialise("webhooks")
     found = fetch_one(_COUNT)
     if found is not None and found.number >= MOST:
@@ -96,7 +96,7 @@ def change(webhook_id: int, *, actor: Identity, expected: Collection[int] | None
     if "event_types" in fields:
         fields["event_types"] = _in_order(fields["event_types"])
     if fields.get("is_active"):
-        _publish_all()
+        feed.publish()
     webhook = locked(webhook_id, expected=expected)
     is_active = fields.pop("is_active", webhook.disabled_at is None)
     if is_active and webhook.disabled_at is not None:
@@ -201,12 +201,6 @@ def _check_url(url: str) -> None:
             refusal = "This service does not call itself."
     if refusal:
         raise Invalid(faults=[Fault("/json/url", "refused", refusal)])
-
-
-def _publish_all() -> None:
-    """Publish whatever has happened, before the running unit of work begins to change anything."""
-    while feed.publish():
-        pass
 
 
 def _in_order(event_types: Sequence[str]) -> list[str]:

@@ -210,6 +210,23 @@ def nothing_changes(snapshot: Callable[[], dict[str, list[Any]]]) -> Callable[..
     return context
 
 
+class Statements(list[Any]):
+    """The statements that reached the driver, but for those that begin with what is left out."""
+
+    def __init__(self, left_out: tuple[str, ...]) -> None:
+        super().__init__()
+        self.left_out = left_out
+
+    def collect(self, statement: Any) -> None:
+        if not str(statement).startswith(self.left_out):
+            self.append(statement)
+
+    def collect_from_sqlite(self, statement: str) -> None:
+        """Collect what SQLite says that it does; it says a DELETE once more for each foreign key that cascades."""
+        if not (statement.startswith("DELETE") and statement in self[-1:]):
+            self.collect(statement)
+
+
 @pytest.fixture
 def queries(app: Flask) -> Callable[..., AbstractContextManager[list[Any]]]:
     """Return a context that collects the statements that reach the driver, however they are sent.
@@ -219,26 +236,16 @@ def queries(app: Flask) -> Callable[..., AbstractContextManager[list[Any]]]:
 
     @contextmanager
     def context(of: Flask = app, *, with_transactions: bool = False) -> Iterator[list[Any]]:
-        statements: list[Any] = []
-        left_out = () if with_transactions else ("BEGIN", "COMMIT", "ROLLBACK", "SELECT pg_advisory")
-
-        def collect(statement: Any) -> None:
-            if not str(statement).startswith(left_out):
-                statements.append(statement)
-
-        def collect_from_sqlite(statement: str) -> None:
-            # It says a DELETE once more for each foreign key that cascades.
-            if not (statement.startswith("DELETE") and statement in statements[-1:]):
-                collect(statement)
+        statements = Statements(() if with_transactions else ("BEGIN", "COMMIT", "ROLLBACK", "SELECT pg_advisory"))
 
         class Cursor(psycopg.Cursor):
             def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-                collect(query)
+                statements.collect(query)
                 return super().execute(query, *args, **kwargs)
 
         def watch(connection: Any, *_: Any) -> None:
             if isinstance(connection, sqlite3.Connection):
-                connection.set_trace_callback(collect_from_sqlite)
+                connection.set_trace_callback(statements.collect_from_sqlite)
             else:
                 connection.cursor_factory = Cursor
 

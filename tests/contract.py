@@ -29,7 +29,8 @@ class Contract:
         if response.status_code in (204, 304):
             assert response.data == b"" and "Content-Type" not in response.headers
         if response.status_code in (400, 401) and path.startswith("/oauth/"):
-            return check_oauth_refusal(response)
+            check_oauth_refusal(response)
+            return
         if response.status_code >= 400:
             assert response.mimetype == "application/problem+json"
             if method != "HEAD":

@@ -200,6 +200,15 @@ def test_every_reference_leads_somewhere_and_nothing_is_left_over(document):
     assert referred == components
 
 
+def test_every_word_to_choose_has_a_name_in_a_generated_client(document):
+    choices = [node for node in nodes(document, document["paths"]) if isinstance(node.get("enum"), list)]
+
+    assert any("-id" in choice["enum"] for choice in choices) and any("*" in choice["enum"] for choice in choices)
+    for choice in choices:
+        names = choice.get("x-enum-varnames", choice["enum"])
+        assert len(set(names)) == len(choice["enum"]) and all(name.isidentifier() for name in names)
+
+
 # Problems
 
 

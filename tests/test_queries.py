@@ -8,7 +8,8 @@ from tests.factories.post import PostFactory
 from tests.factories.user import UserFactory
 from tests.operations import BY_FORM, operations_of, prepared, table
 
-# Statements of an admin's request, or of a program's that says who it is in the form. What begins and ends a transaction, and an advisory lock, is not counted.
+# Statements of an admin's request, or of a program's that says who it is in a form. What begins and ends a transaction,
+# and an advisory lock, is not counted.
 TABLE = """
 GET     /                                                       0
 GET     /.well-known/jwks.json                                  0
@@ -23,8 +24,8 @@ GET     /static/<path:filename>                                 0
 GET     /avatars/<file>                                         0
 
 GET     /.well-known/oauth-authorization-server                 0
-POST    /oauth/token                                            2
-POST    /oauth/revoke                                           4
+POST    /oauth/token                                            3
+POST    /oauth/revoke                                           3
 POST    /oauth/introspect                                       3
 
 GET     /account/confirm                                        0
@@ -58,7 +59,7 @@ PUT     /api/v1/users/<int:user_id>                             7
 PATCH   /api/v1/users/<int:user_id>                             4
 DELETE  /api/v1/users/<int:user_id>                             6
 POST    /api/v1/users/<int:user_id>/restore                     4
-POST    /api/v1/users/<int:user_id>/erase                       14
+POST    /api/v1/users/<int:user_id>/erase                       15
 
 GET     /api/v1/users/<int:user_id>/sessions                    3
 DELETE  /api/v1/users/<int:user_id>/sessions                    4

@@ -9,7 +9,6 @@ from flask_cors import CORS
 ASKED = [
     *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-CSRF-Token", "X-Request-ID"),
 ]
-# Some of these belong to parts that are still to come; a page that asks for one then simply finds none.
 EXPOSED = [
     *("ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"),
     *("Deprecation", "Sunset", "Idempotency-Replayed", "WWW-Authenticate"),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from functools import cache, wraps
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from apispec import APISpec
 from flask import Flask, Response, current_app, g, request
@@ -117,7 +118,8 @@ def _add_headers(response: Response, deprecation: Deprecation) -> None:
     headers["Sunset"] = http_date(_midnight(deprecation.sunset))
     links = [f'<{_address(deprecation.link)}>; rel="deprecation"']
     if deprecation.successor:
-        successor = deprecation.successor.format(**request.view_args or {})
+        arguments = {name: quote(str(value), safe="") for name, value in (request.view_args or {}).items()}
+        successor = deprecation.successor.format(**arguments)
         links.append(f'<{_address(successor)}>; rel="successor-version"')
     headers["Link"] = ", ".join([*headers.getlist("Link"), *links])
 

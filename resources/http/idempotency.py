@@ -74,7 +74,7 @@ def _keep(key: str, fingerprint: str, response: Response) -> None:
     idempotency.keep(
         key,
         fingerprint,
-        user_id=body.get("user_id", body.get("id")),
+        user_id=body.get("id") if "email" in body else body.get("user_id"),
         status=response.status_code,
         headers={name: response.headers[name] for name in KEPT_HEADERS if name in response.headers},
         body=orjson.dumps(shown),

@@ -70,7 +70,8 @@ def document(app: Flask, *, blueprint: str, version: str) -> dict[str, Any]:
             continue
         noun = resource.__module__.rpartition(".")[2]
         tags[noun] = inspect.getdoc(inspect.getmodule(resource)) or ""
-        operations = {verb: _operation(spec, resource, verb, noun) for verb in VERBS if hasattr(resource, verb)}
+        verbs = [verb for verb in VERBS if hasattr(resource, verb)]
+        operations = {verb: _operation(spec, resource, verb, noun, of_item=bool(rule.arguments)) for verb in verbs}
         parameters = [_path_parameter(name) for name in sorted(rule.arguments)]
         spec.path(path=template(rule), operations=operations, parameters=parameters)
     for noun, description in tags.items():
@@ -78,9 +79,9 @@ def document(app: Flask, *, blueprint: str, version: str) -> dict[str, Any]:
     return spec.to_dict()
 
 
-def _operation(spec: APISpec, resource: Any, verb: str, noun: str) -> dict[str, Any]:
+def _operation(spec: APISpec, resource: Any, verb: str, noun: str, *, of_item: bool) -> dict[str, Any]:
     method = getattr(resource, verb)
-    facts = method.operation
+    facts = {**method.operation, "of_item": of_item}
     operation: dict[str, Any] = {
         "operationId": _snake(f"{verb}{resource.__name__}"),
         "tags": [noun],
@@ -171,7 +172,7 @@ def _accepted_answer(spec: APISpec) -> dict[str, Any]:
         schema = {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
         spec.components.schema("Accepted", schema)
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}}
-    description = "Taken on; a letter tells the rest."
+    description = "Taken on, and done soon; `detail` says how to learn of it."
     return {"description": description, "headers": _headers(*EVERYWHERE), "content": content}
 
 
@@ -185,6 +186,8 @@ def _refusals(verb: str, facts: Mapping[str, Any]) -> list[int]:
         found |= {403, 413, 415, 422}
     if verb != "get":
         found |= {404, 409}
+    if facts["of_item"]:
+        found.add(404)
     if "headers" in facts and not facts.get("idempotent"):
         found |= {412, 428}
     return sorted(found)

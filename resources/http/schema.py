@@ -139,7 +139,7 @@ class Choice(Strict):
         self.choices = tuple(choices)
 
     def json_schema(self) -> dict[str, Any]:
-        return {"type": "string", "enum": [*self.choices]}
+        return types.one_of(self.choices)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         if not isinstance(value, str):

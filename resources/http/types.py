@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,15 @@ from service.normal import ONE_LINE
 
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:)(\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _TAG = re.compile(r'(?:W/)?"([1-9][0-9]{0,17})"', re.ASCII)
+
+
+def one_of(words: Collection[str]) -> dict[str, Any]:
+    """Return the schema of some words, with names for generated clients where a word cannot be a name (`-id`, `*`)."""
+    schema = {"type": "string", "enum": [*words]}
+    if all(word.isidentifier() for word in words):
+        return schema
+    names = [re.sub(r"\W", "_", word.replace("-", "descending_").replace("*", "all")).upper() for word in words]
+    return {**schema, "x-enum-varnames": names}
 
 
 class Type(ABC):
@@ -59,7 +68,7 @@ class Choice(Type):
 
     def __init__(self, choices: Iterable[str]) -> None:
         self.choices = tuple(choices)
-        self.schema = {"type": "string", "enum": [*self.choices]}
+        self.schema = one_of(self.choices)
 
     def __call__(self, text: str) -> str:
         if text not in self.choices:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import aliased
 
 from models import Job
 from models.base import now
-from models.rows import delete_row, insert_row, update_row
+from models.rows import SOME, delete_row, insert_row, update_row
 from models.statements import Record, execute, fetch_all, fetch_one, serialise, unit_of_work
 from service.errors import NotFound
 
@@ -32,15 +32,18 @@ _IS_READY = _READY.with_only_columns(Job.id).limit(1)
 _NEXT = _READY.limit(1).with_for_update(skip_locked=True, of=Job)
 _NEXT_OUTSIDE_LANES = _NEXT.where(Job.lane.is_(None))
 _IN_ATTEMPT = (Job.id == bindparam("job_id"), Job.attempts == bindparam("attempt"), Job.failed_at.is_(None))
-_HELD = select(Job).where(*_IN_ATTEMPT).with_for_update()
-_HANDED_OVER = _HELD.where(Job.leased)  # Without a lease, its lane may be another's by now.
-_DONE = delete(Job).where(*_IN_ATTEMPT)
-_PUT_OFF_LANE = (
-    update(Job)
+_STILL = Job.created_at == bindparam("created_at")  # SQLite gives the number of a job that is gone again.
+_HELD = select(Job).where(*_IN_ATTEMPT, _STILL).with_for_update()
+# Without a lease, its lane may be another's by now.
+_HANDED_OVER = select(Job).where(*_IN_ATTEMPT, Job.leased).with_for_update()
+_DONE = delete(Job).where(*_IN_ATTEMPT, _STILL)
+_SOON = (
+    select(Job.id)
     .where(Job.lane == bindparam("in_lane"), Job.failed_at.is_(None), Job.leased.is_(False))
     .where(Job.run_at < bindparam("moment"))
-    .values(run_at=bindparam("moment"))
+    .limit(SOME)
 )
+_PUT_OFF = update(Job).where(Job.id.in_(_SOON)).values(run_at=bindparam("moment"))
 _BY_ID = select(Job).where(Job.id == bindparam("job_id")).with_for_update()
 _LISTED = select(Job).order_by(Job.id).limit(1000)
 _FAILED = _LISTED.where(Job.failed_at.is_not(None))
@@ -108,7 +111,7 @@ def hand_back(job: Record, *, retry_in: timedelta) -> None:
 def done(job: Record) -> None:
     """Remove a job that was done, unless its lease has passed to another."""
     with unit_of_work():
-        execute(_DONE, job_id=job.id, attempt=job.attempts)
+        execute(_DONE, job_id=job.id, attempt=job.attempts, created_at=job.created_at)
 
 
 def put_back(job: Record, reason: str, *, for_good: bool = False, retry_in: timedelta | None = None) -> None:
@@ -117,7 +120,7 @@ def put_back(job: Record, reason: str, *, for_good: bool = False, retry_in: time
     A job that says when it wants to be tried again also says when it has been tried often enough.
     """
     with unit_of_work():
-        held = fetch_one(_HELD, job_id=job.id, attempt=job.attempts)
+        held = fetch_one(_HELD, job_id=job.id, attempt=job.attempts, created_at=job.created_at)
         if held is None:
             return
         is_last = for_good or (retry_in is None and job.attempts >= MOST_ATTEMPTS)
@@ -126,8 +129,8 @@ def put_back(job: Record, reason: str, *, for_good: bool = False, retry_in: time
 
 
 def put_off(lane: str, until: datetime) -> None:
-    """Let nothing of a lane begin before a moment, in the running unit of work."""
-    execute(_PUT_OFF_LANE, in_lane=lane, moment=until)
+    """Let what is due next in a lane wait until a moment, in the running unit of work; the rest has its turn later."""
+    execute(_PUT_OFF, in_lane=lane, moment=until)
 
 
 def listed(*, only_failed: bool = False) -> Sequence[Record]:

@@ -9,12 +9,13 @@ from functools import partial
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import deliveries, feed
+from service import deliveries, feed, webhooks
 from service.jobs import queue, relay, runner
 from service.jobs.relay import Relay
 
 log = logging.getLogger("rollcall.worker")
 
+LANES = webhooks.MOST + 1  # Avatars have one.
 LOOK_EVERY = 0.25  # Seconds.
 AFTER_TROUBLE = 5.0  # Seconds until the database is tried again.
 
@@ -22,18 +23,20 @@ AFTER_TROUBLE = 5.0  # Seconds until the database is tried again.
 class Worker:
     """Looks for what is due, and has threads run it until it is told to stop; where there is a broker, relay it.
 
-    Half of the threads leave alone what stands in lanes, so that endpoints that answer slowly hold up no letter.
+    THREADS of them run what stands in no lane, and for each lane that there can be there is one more: endpoints that
+    answer slowly, all at once, hold up neither letters nor each other.
     """
 
     def __init__(self, app: Flask, parent: int | None = None) -> None:
         self.app, self.parent = app, parent
-        threads, broker = app.config["THREADS"], app.extensions.get("broker")
+        broker = app.extensions.get("broker")
+        lanes = [False] * app.config["THREADS"] + [True] * LANES
         self._is_told_to_stop = False
         self._stop, self._due = threading.Event(), threading.Event()
         works = (
             [partial(self._relay, Relay(broker))]
             if broker
-            else [partial(self._run_jobs, number >= threads // 2) for number in range(threads)]
+            else [partial(self._run_jobs, in_lanes) for in_lanes in lanes]
         )
         self._threads = [
             threading.Thread(target=self._repeat, args=(work,), name=f"jobs {number}")

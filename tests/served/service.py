@@ -228,8 +228,9 @@ def served(database_url: str, **variables: str) -> Iterator[Service]:
 
 @contextlib.contextmanager
 def _serving(environment: dict[str, str]) -> Iterator[Gunicorn]:
-    with gunicorn(environment, workers=WORKERS) as server:
-        eventually(lambda: len(server.worker_pids()) == WORKERS)
+    workers = int(environment.get("WEB_CONCURRENCY", WORKERS))
+    with gunicorn(environment, workers=workers) as server:
+        eventually(lambda: len(server.worker_pids()) == workers)
         yield server
 
 

@@ -277,7 +277,7 @@ def test_every_command_explains_itself(app):
     groups = {name: commands.pop(name) for name in ("users", "keys", "jobs")}
     of_groups = {f"{name} {of_it}": found for name, group in groups.items() for of_it, found in group.commands.items()}
 
-    assert commands.keys() == {"doctor", "migrate-on-start", "openapi", "upkeep", "worker"}
+    assert commands.keys() == {"deprecations", "doctor", "migrate-on-start", "openapi", "upkeep", "worker"}
     assert of_groups.keys() == {
         *("users create", "users first-admin", "users list", "users promote", "users seed", "users suspend"),
         *("keys rotate", "jobs drop", "jobs list", "jobs retry", "jobs run"),
