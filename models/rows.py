@@ -1,6 +1,6 @@
 """Rows: adding, changing and removing one, each by a single statement that returns it as it is then."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -43,6 +43,12 @@ def update_row(table: AnyTable, row: Record, **values: Any) -> Record:
     if changed is None:
         raise StaleDataError
     return changed
+
+
+def differing(table: AnyTable, before: Record, after: Record, names: Iterable[str]) -> list[str]:
+    """Return in which of these columns two rows differ, as the database sees it."""
+    columns = _columns(table)
+    return sorted(n for n in names if not columns[n].type.compare_values(getattr(before, n), getattr(after, n)))
 
 
 def delete_row(table: AnyTable, row: Record) -> None:

@@ -23,6 +23,21 @@ class Changed(fields.Raw):
         return value.get("changed", [])
 
 
+class OfActor(Nullable):
+    """Something that tells of who did it; of somebody else, only those learn it who may read all events."""
+
+    def output(self, key, obj):
+        reader = current_identity()
+        is_other = obj.service_account_id is not None or obj.actor_id not in (None, reader.user_id)
+        return None if is_other and Permission.EVENTS_READ not in reader.permissions else getattr(obj, key)
+
+
+class IdOfActor(OfActor):
+    """A whole number that tells of who did it."""
+
+    __schema__ = NullableId.__schema__
+
+
 event_fields = FieldMap(
     "Event",
     {
@@ -33,11 +48,11 @@ event_fields = FieldMap(
         "version": NullableId,
         "changed": Changed(attribute="data"),
         "actor_id": NullableId,
-        "session_id": NullableId,
+        "session_id": IdOfActor,
         "service_account_id": NullableId,
         "key_id": NullableId,
-        "request_id": Nullable,
-        "address": Nullable,
+        "request_id": OfActor,
+        "address": OfActor,
         "created_at": Moment,
     },
 )

@@ -1,15 +1,12 @@
 """Counters in memory that the workers of an instance share: how often something came up in its window of time."""
 
-import fcntl
 import mmap
-import os
-import tempfile
 import time
-import weakref
 from collections.abc import Callable
 from struct import Struct
-from threading import Lock
 from typing import NamedTuple, Protocol
+
+from service.shared_locks import shared_lock
 
 SETS, WAYS = 16_384, 8  # Places for 131,072 keys, 3 MiB. A key has one set of places, and any of the ways in it.
 KEY_BYTES = 16
@@ -51,21 +48,13 @@ class SharedCounters:
         self._memory = mmap.mmap(-1, sets * _SET.size)
         # Views write a number at a stroke; a Struct writes zeros first, which a worker killed then would leave behind.
         self._whole, self._real = memoryview(self._memory).cast("Q"), memoryview(self._memory).cast("d")
-        self._file = _file_to_lock()
-        self._threads = Lock()
-        weakref.finalize(self, os.close, self._file)
+        self._lock = shared_lock()
 
     def hit(self, *buckets: Bucket) -> list[Count]:
         """Count each of them once more."""
-        # The lock on the file is the process's: it keeps other workers out, and the other one this worker's threads.
-        # The kernel takes it back from a worker that is killed.
-        with self._threads:
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1)
-            try:
-                now = self.clock()
-                return [self._count(bucket, now) for bucket in buckets]
-            finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1)
+        with self._lock:
+            now = self.clock()
+            return [self._count(bucket, now) for bucket in buckets]
 
     def _count(self, bucket: Bucket, now: float) -> Count:
         which, mark = _KEY.unpack(bucket.key)
@@ -86,11 +75,3 @@ class SharedCounters:
             end = self._real[place + WAYS + way] = now + bucket.window
             self._whole[place + way] = mark
         return Count(number, end - now)
-
-
-def _file_to_lock() -> int:
-    """Return an open file without a name, in memory where the system has such."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("rollcall-counters")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -1,6 +1,6 @@
 """Events: what happened, for those whose account it concerns and for those who must find out."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from models import Event
 from models.rows import insert_row
@@ -14,7 +14,7 @@ TYPES = {
     "user.email_verified": "A user confirmed their address.",
     "user.email_changed": "A user confirmed another address, which is theirs from now on.",
     "user.password_changed": "A user has another password; their other sessions have ended.",
-    "user.avatar_changed": "A user's picture was uploaded, is shown, cannot be used or was removed: see `state`.",
+    "user.avatar_changed": "A user's picture was uploaded, is shown, cannot be used, or was removed: read the avatar.",
     "user.sessions_ended": "All sessions of a user were ended, or all but the one in which that was asked.",
     "user.deleted": "A user was deleted, and can be restored for thirty days.",
     "user.restored": "A deleted user was brought back.",
@@ -39,8 +39,14 @@ TYPES = {
 }
 
 
+class Account(NamedTuple):
+    """A user of whom no more is known than the number."""
+
+    id: int
+
+
 def record(
-    type_: str, subject: Record, *, user_id: int | None = None, actor: Identity | None = None, **data: Any
+    type_: str, subject: Record | Account, *, user_id: int | None = None, actor: Identity | None = None, **data: Any
 ) -> Record:
     """Write in the running unit of work what happened to a row; `data` holds no secret, address of mail or name.
 

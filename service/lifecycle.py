@@ -49,10 +49,10 @@ _DELETE_STRAY = [
     for table in (OneTimeToken, Job)
 ]
 _OWN_EVENT = or_(Event.user_id == bindparam("user_id"), Event.actor_id == bindparam("user_id"))
-# Two, because each has indexes of its own.
+# Two, because each has indexes of its own; in this order, because what is not published may be in between.
 _FORGET_ADDRESSES = [
     update(Event).where(_OWN_EVENT, is_published).values(address=None, request_id=None)
-    for is_published in (Event.position.is_not(None), Event.position.is_(None))
+    for is_published in (Event.position.is_(None), Event.position.is_not(None))
 ]
 _ACCOUNT = select(
     *(User.id, User.email, User.name, User.role, User.is_active, User.email_verified, User.external_id),

@@ -8,7 +8,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from models import Post, User
 from models.paging import Page, PageRequest, page_of
-from models.rows import delete_row, insert_row, update_row
+from models.rows import delete_row, differing, insert_row, update_row
 from models.statements import Record, fetch_one
 from service import events
 from service.errors import NotFound, VersionMismatch
@@ -61,8 +61,7 @@ def change(post_id: int, *, actor: Identity, expected: Collection[int] | None = 
     post = _locked(post_id, actor=actor, expected=expected)
     changed = update_row(Post, post, **fields)
     if changed.version != post.version:
-        names = sorted(name for name in fields if getattr(post, name) != getattr(changed, name))
-        events.record("post.updated", changed, actor=actor, changed=names)
+        events.record("post.updated", changed, actor=actor, changed=differing(Post, post, changed, fields))
     return changed
 
 

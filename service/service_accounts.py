@@ -8,7 +8,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from models import ServiceAccount
 from models.paging import Page, PageRequest, page_of
-from models.rows import delete_row, insert_row, update_row
+from models.rows import delete_row, differing, insert_row, update_row
 from models.statements import Record, fetch_one
 from service import events
 from service.errors import Fault, Forbidden, NotFound, VersionMismatch
@@ -56,7 +56,7 @@ def change(account_id: int, *, actor: Identity, expected: Collection[int] | None
         fields |= {"scopes": _in_order(fields["scopes"]), "maker_id": actor.user_id}
     changed = update_row(ServiceAccount, account, **fields)
     if changed.version != account.version:
-        names = sorted(name for name in fields if getattr(changed, name) != getattr(account, name))
+        names = differing(ServiceAccount, account, changed, fields)
         events.record("service_account.updated", changed, actor=actor, changed=names)
     return changed
 

@@ -149,9 +149,12 @@ def end(session_id: int) -> None:
     execute(_END_ONE, session_id=session_id, now=now())
 
 
-def end_all(user_id: int, *, but: int | None = None) -> None:
-    """End every session of a user, but for one if it is named, in the running unit of work; why, the caller says."""
-    execute(_END_ALL, user_id=user_id, kept_id=but or 0, now=now())
+def end_all(user_id: int, *, but: int | None = None) -> int:
+    """End every session of a user, but for one if it is named, in the running unit of work; return how many.
+
+    Why, the caller says in an event.
+    """
+    return execute(_END_ALL, user_id=user_id, kept_id=but or 0, now=now())
 
 
 def forget_old() -> int:
@@ -168,21 +171,14 @@ def device_of(user_agent: str) -> str:
 
 
 def _end_all_of(user_id: int, actor: Identity, *, but: int | None = None) -> None:
-    user = _user(user_id)
-    end_all(user_id, but=but)
-    events.record("user.sessions_ended", user, actor=actor)
+    if end_all(user_id, but=but):
+        events.record("user.sessions_ended", events.Account(user_id), actor=actor)
 
 
 def _check(user_id: int, actor: Identity) -> None:
     check(actor, Permission.USERS_WRITE, owner_id=user_id)
-    _user(user_id)
-
-
-def _user(user_id: int) -> Record:
-    user = fetch_one(_USER, user_id=user_id)
-    if user is None:
+    if fetch_one(_USER, user_id=user_id) is None:
         raise NotFound
-    return user
 
 
 def _note_use(session_id: int) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from models import User
 from models.base import now
 from models.paging import Page, PageRequest, page_of
-from models.rows import insert_row, update_row
+from models.rows import differing, insert_row, update_row
 from models.statements import AnySelect, Record, fetch_one, serialise
 from service import events, metadata, normal, one_time, passwords, sessions
 from service.errors import Fault, Forbidden, Invalid, LastAdmin, NotFound, RegistrationClosed, VersionMismatch
@@ -34,6 +34,7 @@ SORTS: dict[str, InstrumentedAttribute[Any]] = {
 FEW = 50_000  # Rows that are found and sorted in a tenth of a second.
 _SECRET = {"password_hash", "deleted_at", "erased_at"}
 _DERIVED = {"name_key", "email_key"}
+_SHOWN_AS = {"public_metadata": "metadata"}
 _COLUMNS = [a.class_attribute for a in User.__mapper__.column_attrs if a.key not in _SECRET]
 _LIVE = select(*_COLUMNS).where(User.deleted_at.is_(None))
 _LIVE_BY_ID = _LIVE.where(User.id == bindparam("user_id"))
@@ -187,7 +188,8 @@ def _apply(user: Record, actor: Identity, fields: dict[str, Any]) -> Record:
     if has_other_address:
         enqueue("notice", user_id=user.id, about="email_changed", to=user.email)
     if changed.version != user.version:
-        events.record("user.updated", changed, actor=actor, changed=_differing(user, changed, fields.keys() - _DERIVED))
+        names = differing(User, user, changed, fields.keys() - _DERIVED)
+        events.record("user.updated", changed, actor=actor, changed=[_SHOWN_AS.get(name, name) for name in names])
     return changed
 
 
@@ -206,10 +208,6 @@ def _register(email: str, email_key: str, **details: Any) -> Accepted:
         row = one_time.prepare("register", user_id=None, email=email, email_key=email_key, **details)
         enqueue("confirm_registration", email_key=email_key, token_id=row.id)
     return Accepted("A letter with the next step is on its way to the address.")
-
-
-def _differing(before: Record, after: Record, names: Collection[str]) -> list[str]:
-    return sorted(name for name in names if getattr(before, name) != getattr(after, name))
 
 
 def _only_personal(fields: Collection[str]) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from models import Delivery, Job, User, Webhook
 from models.base import now
 from models.paging import Page, PageRequest, page_of
-from models.rows import delete_row, insert_row, update_row
+from models.rows import delete_row, differing, insert_row, update_row
 from models.statements import Record, execute, fetch_all, fetch_one, serialise
 from service import egress, events, feed
 from service.errors import Fault, Invalid, NotFound, TooManyWebhooks, VersionMismatch, WebhookDisabled
@@ -108,7 +108,7 @@ def change(webhook_id: int, *, actor: Identity, expected: Collection[int] | None
         fields |= {"disabled_at": now(), "disabled_reason": "by_request"}
     changed = update_row(Webhook, webhook, **fields)
     if changed.version != webhook.version:
-        names = {name for name in fields if getattr(changed, name) != getattr(webhook, name)}
+        names = differing(Webhook, webhook, changed, fields)
         events.record("webhook.updated", changed, actor=actor, changed=_as_shown(names))
     return changed
 
@@ -207,6 +207,6 @@ def _in_order(event_types: Sequence[str]) -> list[str]:
     return [type_ for type_ in EVENT_TYPES if type_ in event_types]
 
 
-def _as_shown(names: set[str]) -> list[str]:
+def _as_shown(names: Sequence[str]) -> list[str]:
     hidden = {"disabled_at", "disabled_reason", "failing_since", "position"}
-    return sorted((names - hidden) | ({"is_active"} if "disabled_at" in names else set()))
+    return sorted({*names} - hidden | ({"is_active"} if "disabled_at" in names else set()))

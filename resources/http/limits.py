@@ -1,6 +1,6 @@
 """Rate limits: how many requests a caller may send in a while, and what every answer says of it.
 
-The headers are those of draft-ietf-httpapi-ratelimit-headers-11. What is counted where: docs/decisions/0012.
+The headers are those of draft-ietf-httpapi-ratelimit-headers-11. What is counted where, and why: docs/decisions/0012-rate-limits.md.
 """
 
 import math

@@ -16,7 +16,7 @@ from models import Job
 from models.base import now
 from models.rows import SOME, delete_row, insert_row, update_row
 from models.statements import Record, execute, fetch_all, fetch_one, serialise, unit_of_work
-from service.errors import NotFound
+from service.errors import Conflict, NotFound
 
 LEASE = timedelta(minutes=1)  # Who has not finished a job by then has most likely died.
 MOST_ATTEMPTS = 32  # That is about a day.
@@ -30,7 +30,7 @@ _MAY_BEGIN = or_(Job.lane.is_(None), Job.leased, Job.lane.not_in(_TAKEN_LANES))
 _READY = _WAITING.where(Job.run_at <= bindparam("now"), _MAY_BEGIN).order_by(Job.run_at, Job.id)
 _IS_READY = _READY.with_only_columns(Job.id).limit(1)
 _NEXT = _READY.limit(1).with_for_update(skip_locked=True, of=Job)
-_NEXT_OUTSIDE_LANES = _NEXT.where(Job.lane.is_(None))
+_NEXT_OF = {None: _NEXT, True: _NEXT.where(Job.lane.is_not(None)), False: _NEXT.where(Job.lane.is_(None))}
 _IN_ATTEMPT = (Job.id == bindparam("job_id"), Job.attempts == bindparam("attempt"), Job.failed_at.is_(None))
 _STILL = Job.created_at == bindparam("created_at")  # SQLite gives the number of a job that is gone again.
 _HELD = select(Job).where(*_IN_ATTEMPT, _STILL).with_for_update()
@@ -79,10 +79,10 @@ def is_any_ready() -> bool:
     return fetch_one(_IS_READY, now=now()) is not None
 
 
-def claim(*, in_lanes: bool = True) -> Record | None:
-    """Begin the job that is due longest and return it; without `in_lanes`, one that is in none."""
+def claim(*, in_lanes: bool | None = None) -> Record | None:
+    """Begin the job that is due longest and return it; or of those in lanes, or of those in none."""
     with unit_of_work():
-        job = _next(_NEXT if in_lanes else _NEXT_OUTSIDE_LANES)
+        job = _next(_NEXT_OF[in_lanes])
         return _begun(job) if job else None
 
 
@@ -141,9 +141,12 @@ def listed(*, only_failed: bool = False) -> Sequence[Record]:
 def retry(job_id: int) -> None:
     """Let a job that failed be tried once more, or a waiting one at once, in the running unit of work.
 
-    Raises NotFound.
+    Raises NotFound, and Conflict where it is running.
     """
-    update_row(Job, _found(job_id), failed_at=None, leased=False, run_at=now())
+    job = _found(job_id)
+    if job.leased and job.run_at > now():
+        raise Conflict("The job is running.")
+    update_row(Job, job, failed_at=None, leased=False, run_at=now())
 
 
 def drop(job_id: int) -> None:

@@ -25,8 +25,8 @@ JOBS: dict[str, Callable[[Record], None]] = {
 }
 
 
-def run_next(*, in_lanes: bool = True) -> bool:
-    """Run the job that is due longest; tell whether there was one. Without `in_lanes`, one that is in none."""
+def run_next(*, in_lanes: bool | None = None) -> bool:
+    """Run the job that is due longest, or of those in lanes, or of those in none; tell whether there was one."""
     job = queue.claim(in_lanes=in_lanes)
     if job is None:
         return False

@@ -91,8 +91,9 @@ class Worker:
 
     def _wait_for_jobs(self) -> None:
         self._due.clear()
-        if not self._stop.is_set():
-            self._due.wait()
+        if self._stop.is_set():
+            self._due.set()  # For the others, too: they may be about to wait for what was just cleared.
+        self._due.wait()
 
     def _repeat(self, work: Callable[[], None]) -> None:
         while not self._stop.is_set():

@@ -1,4 +1,4 @@
-"""A partner's program, written with a library that knows nothing of us, against the real thing; and the end of its key."""
+"""A partner's program, written with a library that knows nothing of us, against the real thing; the end of its key."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -74,11 +74,12 @@ def partner(
 
 
 def test_metadata_are_as_the_library_wants_them(service: Service) -> None:
-    found = AuthorizationServerMetadata(service.send("GET", METADATA).json())
+    found = service.send("GET", METADATA).json()
 
-    found.validate()
+    # The library knows no server at which nobody signs in; the standard asks for the list all the same.
+    AuthorizationServerMetadata({**found, "response_types_supported": ["none"]}).validate()
 
-    assert found.issuer == PUBLIC_URL
+    assert (found["issuer"], found["response_types_supported"]) == (PUBLIC_URL, [])
 
 
 @pytest.mark.parametrize("way", ["client_secret_basic", "client_secret_post"])
@@ -104,9 +105,9 @@ def test_program_gets_a_token_uses_it_and_gives_it_back(
 
 
 def test_program_gets_another_token_by_itself_when_one_is_over(
-    service: Service, partner: Callable[..., OAuth2Session], metadata: dict[str, Any]
+    service: Service, partner: Callable[..., OAuth2Session]
 ) -> None:
-    client = partner(grant_type="client_credentials", **{"token_endpoint_auth_method": "client_secret_basic"})
+    client = partner(grant_type="client_credentials")
     first = dict(client.fetch_token())
 
     client.token["expires_at"] = 1

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from service import counters as module
+from service import shared_locks
 from service.counters import WAYS, Bucket, SharedCounters
+from service.shared_locks import FileLock, RobustLock, shared_lock
 from tests.processes import at_once
 
 FORK = get_context("fork")
@@ -161,6 +164,15 @@ def test_the_usual_size_is_small():
 # Many at once
 
 
+@pytest.fixture(params=[RobustLock, FileLock])
+def shared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SharedCounters:
+    """Return counters under each of the locks, or skip the one that this system has not."""
+    if request.param is RobustLock and not isinstance(shared_lock(), RobustLock):
+        pytest.skip("this system has no robust mutex")
+    monkeypatch.setattr(module, "shared_lock", request.param)
+    return SharedCounters()
+
+
 @pytest.fixture
 def restless() -> Iterator[None]:
     """Let threads take turns all the time."""
@@ -171,13 +183,12 @@ def restless() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("restless")
-def test_threads_are_counted_exactly():
-    counters = SharedCounters()
+def test_threads_are_counted_exactly(shared):
     start = threading.Barrier(8)
 
     def count(_: int) -> list[int]:
         start.wait()
-        return [count.number for _ in range(10) for count in counters.hit(*[bucket("a")] * 50)]
+        return [count.number for _ in range(10) for count in shared.hit(*[bucket("a")] * 50)]
 
     with ThreadPoolExecutor(8) as threads:
         found = [number for share in threads.map(count, range(8)) for number in share]
@@ -186,28 +197,27 @@ def test_threads_are_counted_exactly():
 
 
 @pytest.mark.usefixtures("restless")
-def test_processes_with_threads_are_counted_exactly():
-    counters = SharedCounters()
+def test_processes_with_threads_are_counted_exactly(shared):
 
     def count() -> list[int]:
         with ThreadPoolExecutor(4) as threads:
-            return [number for share in threads.map(lambda _: numbers(counters, 100), range(4)) for number in share]
+            return [number for share in threads.map(lambda _: numbers(shared, 100), range(4)) for number in share]
 
     found = [number for share in at_once(4, count) for number in share]
 
     assert sorted(found) == [*range(1, 1601)]
 
 
-def test_threads_of_a_worker_count_one_after_the_other():
-    counters, inside, go_on = SharedCounters(), threading.Semaphore(0), threading.Event()
+def test_threads_of_a_worker_count_one_after_the_other(shared):
+    inside, go_on = threading.Semaphore(0), threading.Event()
 
     def wait_inside() -> float:
         inside.release()
         go_on.wait()
         return 1.0
 
-    counters.clock = wait_inside
-    threads = [threading.Thread(target=counters.hit, args=[bucket("a")]) for _ in range(2)]
+    shared.clock = wait_inside
+    threads = [threading.Thread(target=shared.hit, args=[bucket("a")]) for _ in range(2)]
     for thread in threads:
         thread.start()
     inside.acquire()
@@ -230,17 +240,17 @@ def kill(process: Any) -> None:
     process.join()
 
 
-def test_a_process_that_is_killed_while_it_counts_holds_nobody_up():
-    counters, holds, never = SharedCounters(), FORK.Event(), FORK.Event()
+def test_a_process_that_is_killed_while_it_counts_holds_nobody_up(shared):
+    holds, never = FORK.Event(), FORK.Event()
 
     def count_for_ever() -> None:
-        counters.clock = lambda: float(holds.set() or never.wait())
-        counters.hit(bucket("a"))
+        shared.clock = lambda: float(holds.set() or never.wait())
+        shared.hit(bucket("a"))
 
     process = in_a_process(count_for_ever)
     holds.wait()
     found: list[int] = []
-    waiting = threading.Thread(target=lambda: found.extend(numbers(counters, 3)))
+    waiting = threading.Thread(target=lambda: found.extend(numbers(shared, 3)))
     waiting.start()
     waiting.join(0.2)
     was_held_up = waiting.is_alive()
@@ -251,15 +261,42 @@ def test_a_process_that_is_killed_while_it_counts_holds_nobody_up():
     assert found == [1, 2, 3]
 
 
-def test_processes_that_are_killed_at_any_moment_leave_good_counts_behind():
-    counters, last = SharedCounters(), 0
+def test_processes_that_are_killed_at_any_moment_leave_good_counts_behind(shared):
+    last = 0
 
     for _ in range(20):
         begun = FORK.Event()
-        process = in_a_process(lambda begun=begun: [(numbers(counters, 50), begun.set()) for _ in range(10**6)])
+        process = in_a_process(lambda begun=begun: [(numbers(shared, 50), begun.set()) for _ in range(10**6)])
         begun.wait()
         kill(process)
 
-        (number,) = numbers(counters, 1)
+        (number,) = numbers(shared, 1)
         assert last + 50 < number
         last = number
+
+
+@pytest.mark.parametrize("error", [AttributeError("pthread_mutexattr_setrobust"), OSError(95, "not supported")])
+def test_where_there_is_no_robust_mutex_a_file_is_locked(monkeypatch, error):
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(shared_locks, "RobustLock", refuse)
+
+    assert isinstance(shared_lock(), FileLock)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have none")
+def test_linux_has_a_robust_mutex():
+    assert isinstance(shared_lock(), RobustLock)
+
+
+def test_a_lock_that_cannot_be_had_is_not_held(monkeypatch):
+    lock, file = FileLock(), os.open(os.devnull, os.O_RDONLY)
+    with monkeypatch.context() as broken:
+        broken.setattr(lock, "_file", file)  # Which may be read only, and so not locked for writing.
+        with pytest.raises(OSError), lock:
+            pytest.fail("it was had")
+    os.close(file)
+
+    with lock:
+        pass

@@ -179,6 +179,18 @@ def test_a_token_says_what_the_standard_asks(ring):
     assert len(tokens_of_one_session) == 2
 
 
+def test_a_token_of_a_program_says_what_the_standard_asks_and_names_no_person(ring):
+    token = tokens.issue_to_program(client_id="sa_7", token_id=42)
+
+    claims = jwt.decode(token, options={"verify_signature": False})
+
+    assert jwt.get_unverified_header(token) == {"alg": "ES256", "typ": "at+jwt", "kid": kid_of(token)}
+    assert (claims["iss"], claims["aud"], claims["tid"]) == (ISSUER, "rollcall", "42")
+    assert claims["sub"] == claims["client_id"] == "sa_7" and "sid" not in claims
+    assert claims["exp"] - claims["iat"] == tokens.LIFETIME.total_seconds()
+    assert tokens.read(token) == (claims["iat"], claims["exp"], 0, 0, 42)
+
+
 @pytest.mark.parametrize(
     "token",
     [
@@ -205,6 +217,11 @@ def test_a_token_says_what_the_standard_asks(ring):
         pytest.param(lambda: forged().rpartition(".")[0] + ".", id="signature cut off"),
         pytest.param(lambda: tampered(forged()), id="claims changed"),
         *[pytest.param(lambda name=name: forged(**{name: None}), id=f"no {name}") for name in CLAIMS],
+        pytest.param(lambda: forged(client_id="sa_7"), id="a program's without its number"),
+        *[
+            pytest.param(lambda tid=tid: forged(client_id="sa_7", tid=tid), id=f"a program's of number {tid}")
+            for tid in ("0", "-1", str(2**63), "x", "", [42], {})
+        ],
     ],
 )
 def test_a_token_that_we_did_not_write_is_not_believed(ring, token):
