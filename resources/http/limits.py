@@ -1,6 +1,7 @@
 """Rate limits: how many requests a caller may send in a while, and what every answer says of it.
 
-The headers are those of draft-ietf-httpapi-ratelimit-headers-11. What is counted where, and why: docs/decisions/0012-rate-limits.md.
+The headers are those of draft-ietf-httpapi-ratelimit-headers-11. What is counted where, and why:
+docs/decisions/0012-rate-limits.md.
 """
 
 import math
