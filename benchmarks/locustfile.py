@@ -2,6 +2,8 @@
 
     ADMIN_EMAIL=… ADMIN_PASSWORD=… python dev.py load-test --host http://127.0.0.1:8000
 
+All of it comes from one address, so start that server with RATE_LIMIT_KEY, RATE_LIMIT_USER, RATE_LIMIT_ADDRESS and
+RATE_LIMIT_COSTLY set to nothing.
 Further variables: LOAD_P99_MS (default 500), the time in which 99 of 100 reads must be answered.
 The users it works with are its own, and are deleted when it ends.
 """

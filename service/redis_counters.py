@@ -43,8 +43,7 @@ class RedisCounters:
     def __init__(self, url: str, own: Counters) -> None:
         # RESP2, and no retries: everything else is more round trips than one.
         options = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "protocol": 2}
-        self._redis: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-        self._script = self._redis.register_script(SCRIPT)
+        self._script = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options).register_script(SCRIPT)
         self._own = own
         self._lock = Lock()
         self._is_away = False
@@ -63,7 +62,8 @@ class RedisCounters:
     def _ask(self, *buckets: Bucket) -> list[Count]:
         keys = [PREFIX + bucket.key for bucket in buckets]
         answer = self._script(keys=keys, args=[1000 * bucket.window for bucket in buckets])
-        return [Count(number, left / 1000) for number, left in zip(answer[::2], answer[1::2], strict=True)]
+        # In its last millisecond, nothing is left of a window that is still there.
+        return [Count(number, max(1, left) / 1000) for number, left in zip(answer[::2], answer[1::2], strict=True)]
 
     def _do_without(self, error: RedisError) -> None:
         with self._lock:

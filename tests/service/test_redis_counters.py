@@ -112,6 +112,15 @@ def test_a_window_without_an_end_or_with_one_too_far_away_is_given_one(counters,
     assert 59_000 < redis.pttl(key()) <= 60_000
 
 
+def test_something_is_left_of_every_window(counters, redis):
+    lefts = []
+    for _ in range(300):
+        redis.set(key(), 5, px=1)
+        lefts.append(counters.hit(bucket())[0].left)
+
+    assert all(0 < left <= 60 for left in lefts)
+
+
 def test_threads_of_two_instances_are_counted_exactly(broker, counters):
     other = RedisCounters(broker.url, SharedCounters())
     start = threading.Barrier(8)
