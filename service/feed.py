@@ -32,7 +32,7 @@ _NEXT_ONES = (
     select(Event.id.label("event_id"), func.row_number().over(order_by=Event.id).label("number"))
     .where(Event.position.is_(None))
     .order_by(Event.id)
-    .limit(1000)
+    .limit(SOME)
     .subquery()
 )
 _NEWEST = select(Event.position).where(Event.position.is_not(None)).order_by(Event.position.desc()).limit(1)
@@ -85,11 +85,12 @@ class Stretch(NamedTuple):
 
 def publish() -> int:
     """Give the events that were committed since the last time their positions, and return how many there were."""
-    count = 0
-    while fetch_one(_UNPUBLISHED) is not None:
+    count, found = 0, SOME
+    while found == SOME and fetch_one(_UNPUBLISHED) is not None:
         with unit_of_work():
             serialise("feed")
-            count += len(fetch_all(_PUBLISH))
+            found = len(fetch_all(_PUBLISH))
+        count += found
     return count
 
 
