@@ -242,16 +242,15 @@ def test_the_text_of_an_error_of_the_database_is_read_in_one_place():
 
 
 def reads_os(node):
-    return ast.unparse(node) in {"os.environ", "os.environb", "os.getenv"}
+    return node.attr in {"environ", "environb", "getenv"} and ast.unparse(node.value) == "os"
 
 
 def test_only_the_application_and_the_server_read_the_environment():
     readers = {
         module
         for module, path in FILES.items()
-        for node in ast.walk(tree(path))
-        if (isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"} and reads_os(node))
-        or {"os.environ", "os.environb", "os.getenv"} & imported(module)
+        if {"os.environ", "os.environb", "os.getenv"} & imported(module)
+        or any(isinstance(node, ast.Attribute) and reads_os(node) for node in ast.walk(tree(path)))
     }
 
     assert readers <= {"config.settings", "config.start"}

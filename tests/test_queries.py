@@ -80,7 +80,7 @@ GET     /api/v1/events                                          5
 GET     /api/v1/users/<int:user_id>/events                      5
 
 GET     /api/v1/webhooks                                        2
-POST    /api/v1/webhooks                                        8
+POST    /api/v1/webhooks                                        7
 GET     /api/v1/webhooks/<int:webhook_id>                       2
 PATCH   /api/v1/webhooks/<int:webhook_id>                       4
 DELETE  /api/v1/webhooks/<int:webhook_id>                       5
