@@ -71,7 +71,12 @@ def sure(arguments: list[str]) -> None:
     lint([])
     types([])
     breaking([])
-    test(["--cov", "--cov-branch", "--cov-fail-under=95", *arguments])
+    coverage = ["--cov", "--cov-branch", "--cov-fail-under=95"]
+    test(["--database", "sqlite", "--ignore", "tests/served", "--ignore", "tests/test_plans.py", *coverage, *arguments])
+    # With what depends on the database most, and with real servers; `make test` has everything on both.
+    test(
+        ["--database", "postgresql", "tests/models", "tests/test_migrations.py", "tests/test_plans.py", "tests/served"]
+    )
 
 
 def lock(arguments: list[str]) -> None:

@@ -64,8 +64,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what touches a database on each."""
     if "database_kind" in metafunc.fixturenames:
         wanted = metafunc.config.getoption("--database")
-        if wanted == "both" and "served" in metafunc.module.__name__:
-            wanted = os.environ.get("ROLLCALL_SERVED_ON", "both")  # CI has not the time for both.
         kinds = ["sqlite", "postgresql"] if wanted == "both" else [wanted]
         metafunc.parametrize("database_kind", kinds, scope="session")
 

@@ -165,8 +165,10 @@ class Choices(Strict):
             raise ValidationError(Message("invalid_type", "Must be a list."))
         if not value:
             raise ValidationError(Message("too_short", "Use at least one."))
+        if len(value) > MAX_ITEMS:
+            raise ValidationError(Message("too_long", f"Use at most {MAX_ITEMS} items."))
         faults = {}
-        for number, item in enumerate(value[:MAX_ITEMS]):
+        for number, item in enumerate(value):
             try:
                 self.choice.deserialize(item)
             except ValidationError as error:

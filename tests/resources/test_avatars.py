@@ -233,7 +233,7 @@ def test_a_file_over_a_mebibyte_is_refused(as_member, member, untouched, work):
 
 
 # Of a WebP, the header says how much there must be, so that a part of one is refused at once.
-@pytest.mark.parametrize("kind", TYPES.keys() - {"WEBP"})
+@pytest.mark.parametrize("kind", sorted(TYPES.keys() - {"WEBP"}))
 def test_a_part_of_a_picture_fails_and_leaves_what_was_shown(as_member, member, work, files, snapshot, kind):
     before = AvatarFactory(user=member)
     kept = files()

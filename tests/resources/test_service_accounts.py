@@ -21,7 +21,6 @@ EVENTS = "/api/v1/events"
 MEMBERS = ["id", "client_id", "name", "scopes", "maker_id", "version", "created_at", "updated_at"]
 KEY_MEMBERS = ["id", "prefix", "created_at", "last_used_at", "expires_at", "revoked_at"]
 KEYS_WRITE = {"keys:read", "keys:write"}
-UNLOOKED_AT = pytest.mark.xfail(reason="What follows a hundred items is not looked at.", raises=TypeError)
 
 
 def an_account(**fields):
@@ -151,7 +150,7 @@ def test_bad_field_is_named(as_admin, account, nothing_changes, field, value, po
     "last",
     [
         "users:read",
-        *(pytest.param(value, marks=UNLOOKED_AT) for value in ([], {})),
+        *(value for value in ([], {})),
     ],
     ids=repr,
 )
