@@ -148,10 +148,7 @@ def test_bad_field_is_named(as_admin, account, nothing_changes, field, value, po
 
 @pytest.mark.parametrize(
     "last",
-    [
-        "users:read",
-        *(value for value in ([], {})),
-    ],
+    ["users:read", [], {}],
     ids=repr,
 )
 def test_long_list_is_refused_whatever_it_ends_with(as_admin, nothing_changes, last):
